@@ -1,0 +1,52 @@
+# make demo    everything from an empty clone to leaderboards, in a virtual environment of its own
+# make test    what CI runs; make test-slow adds minutes of computation
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: setup setup-dev demo smoke test test-slow lint bench constraints clean help
+
+help:
+	@sed -n '1,2s/^# //p' Makefile; echo "targets: setup setup-dev demo smoke lint test test-slow bench constraints clean"
+
+# The stamps make the second time immediate: pip runs again only when what it reads has changed.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.core
+setup-dev: $(VENV)/.dev
+
+demo: setup
+	$(BIN)/adlbench run suite=demo
+
+smoke: setup
+	$(BIN)/adlbench run suite=demo fidelity=smoke results_dir=build/smoke
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup-dev lint
+	$(BIN)/python -m pytest
+
+test-slow: setup-dev
+	$(BIN)/python -m pytest -m slow
+
+bench: setup-dev
+	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only
+
+# Pins for every extra and every supported Python, without hashes: local mirrors build other wheels.
+constraints: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,214 @@
+"""Records -> MLflow. The only module that imports mlflow; it runs in the parent process, never in a cell.
+
+One experiment for each task; in it one parent run for each invocation and, below it, one run for each cell. Metrics go in
+batches (a call for each point costs fifty times as much). A file in the cell's folder remembers where the record went, so
+that it is delivered once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adlbench.benchmark.records import Record, find_records, write_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+EXPERIMENT_PREFIX = "adlbench/"
+DELIVERED = "mlflow.json"
+BATCH = 1000  # entities in one log_batch call
+MAX_TAG = 5000
+
+
+def default_uri(results_dir: Path) -> str:
+    """``$MLFLOW_TRACKING_URI``, else a sqlite file in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results_dir / 'mlflow.db').resolve()}"
+
+
+def ui_command(results_dir: Path) -> str:
+    return f"mlflow ui --backend-store-uri {default_uri(results_dir)}"
+
+
+class Tracker:
+    """Delivers records to one MLflow store under one invocation."""
+
+    def __init__(self, results_dir: Path, title: str, invocation: str):
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="mlflow")
+        from mlflow import MlflowClient
+
+        results_dir.mkdir(parents=True, exist_ok=True)
+        self.uri = default_uri(results_dir)
+        self._results_dir, self._title, self._invocation = results_dir, title, invocation
+        self._client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self._experiments: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
+
+    def deliver(self, folder: Path, record: Record) -> str | None:
+        """Export one record; returns the run's id, or None when this record was delivered before."""
+        marker = folder / DELIVERED
+        stamp = {"uri": self.uri, "cell_key": record.cell_key, "started": record.started, "status": record.status}
+        if marker.exists():
+            earlier = json.loads(marker.read_text())
+            if {key: earlier.get(key) for key in stamp} == stamp:
+                return None
+        from mlflow.entities import Param, RunTag
+
+        experiment = self._experiment(record.task)
+        tags = {**_tags(record), "mlflow.parentRunId": self._parent(record.task), "invocation": self._invocation}
+        run = self._client.create_run(experiment, start_time=_milliseconds(record), tags=tags, run_name=record.name)
+        run_id = run.info.run_id
+        params = [Param(key, str(value)[:MAX_TAG]) for key, value in _params(record).items()]
+        self._client.log_batch(run_id, params=params, tags=[RunTag("adlbench.delivered", "partial")])
+        for batch in _batches(_metrics(folder, record)):
+            self._client.log_batch(run_id, metrics=batch)
+        self._log_dataset(run_id, record)
+        for name in ("record.json", "log.txt", "curve.json"):
+            if (folder / name).exists():
+                self._client.log_artifact(run_id, str(folder / name))
+        if (folder / "images").is_dir():
+            self._client.log_artifacts(run_id, str(folder / "images"), "images")
+        self._client.log_batch(run_id, tags=[RunTag("adlbench.delivered", "whole")])
+        status = {"done": "FINISHED", "interrupted": "KILLED"}.get(record.status, "FAILED")
+        self._client.set_terminated(run_id, status, end_time=_milliseconds(record) + int(1000 * record.wall_seconds))
+        write_json(marker, {**stamp, "run_id": run_id})
+        return run_id
+
+    def close(self, status: str = "FINISHED") -> None:
+        for run_id in self._parents.values():
+            self._client.set_terminated(run_id, status)
+
+    def _experiment(self, task: str) -> str:
+        if task not in self._experiments:
+            name = EXPERIMENT_PREFIX + task
+            found = self._client.get_experiment_by_name(name)
+            location = None
+            if self.uri.startswith("sqlite"):  # else it would depend on the working directory
+                location = (self._results_dir / "mlartifacts" / task).resolve().as_uri()
+            self._experiments[task] = found.experiment_id if found else self._client.create_experiment(name, location)
+        return self._experiments[task]
+
+    def _parent(self, task: str) -> str:
+        if task not in self._parents:
+            tags = {"kind": "invocation", "invocation": self._invocation}
+            run = self._client.create_run(
+                self._experiment(task), tags=tags, run_name=f"{self._title} {self._invocation}"
+            )
+            self._parents[task] = run.info.run_id
+        return self._parents[task]
+
+    def _log_dataset(self, run_id: str, record: Record) -> None:
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput
+
+        name = record.dataset if record.instance == "all" else f"{record.dataset}.{record.instance}"
+        source = CodeDatasetSource({"adlbench.dataset": record.dataset, "adlbench.instance": record.instance})
+        dataset = MetaDataset(  # type: ignore[abstract]
+            source, name=name, digest=record.data_fingerprint[:36] or "unknown"
+        )
+        self._client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity())])
+
+
+def sync(results_dir: Path, title: str = "sync", invocation: str = "sync") -> int:
+    """Deliver every record below ``results_dir`` that has not been; returns how many were."""
+    tracker = Tracker(results_dir, title, invocation)
+    delivered = sum(tracker.deliver(folder, record) is not None for folder, record in find_records(results_dir))
+    tracker.close()
+    return delivered
+
+
+def _tags(record: Record) -> dict[str, str]:
+    task = record.specification["task"]
+    tags = {
+        "kind": "cell",
+        "task": record.task,
+        "task_kind": record.kind,
+        "protocol": record.protocol,
+        "dataset": record.dataset,
+        "instance": record.instance,
+        "method": record.method,
+        "trivial": str(record.trivial).lower(),
+        "fidelity": record.fidelity,
+        "seed": str(record.seed),
+        "cell_key": record.cell_key,
+        "status": record.status,
+        "reason": record.reason[:MAX_TAG],
+        "device": record.specification["device"],
+        "precision": record.specification["precision"],
+        "hardware": record.hardware,
+        "fingerprint": record.data_fingerprint,
+        "git_commit": str(record.code.get("commit")),
+        "throughput_unit": record.throughput_unit,
+        "metric_specs": json.dumps(task["metrics"]),
+        "references": json.dumps(task["references"]),
+        "absent": json.dumps(record.absent),
+    }
+    return {key: value[:MAX_TAG] for key, value in tags.items()}
+
+
+def _params(record: Record) -> dict[str, Any]:
+    """What identifies the cell and its hyperparameters; the whole configuration is in the artifact record.json."""
+    parameters = {f"method.{key}": value for key, value in list(record.specification["parameters"].items())[:12]}
+    budget = {f"budget.{key}": value for key, value in record.specification["budget"].items() if value is not None}
+    return {"method": record.method, "seed": record.seed, **budget, **parameters}
+
+
+def _metrics(folder: Path, record: Record) -> Iterable[Metric]:
+    from mlflow.entities import Metric
+
+    stamp = _milliseconds(record)
+    values: dict[str, float | None] = dict(record.metrics)
+    values |= {
+        "throughput": record.throughput,
+        "train_seconds": record.total_train_seconds,
+        "train_cpu_seconds": record.train_cpu_seconds,
+        "wall_seconds": record.wall_seconds,
+        "peak_memory_mb": record.peak_memory_mb,
+        "peak_device_memory_mb": record.peak_device_memory_mb,
+        "num_parameters": record.num_parameters,
+        "train_step_flops": record.train_step_flops,
+        "inference_flops": record.inference_flops,
+        "energy_joules": record.energy_joules,
+        "steps": record.steps,
+    }
+    values |= {f"seconds/{name}": seconds for name, seconds in record.accounts.items()}
+    for latency in record.latency:
+        values[f"latency_p50_ms/batch{latency.batch_size}"] = latency.p50_ms
+        values[f"latency_p95_ms/batch{latency.batch_size}"] = latency.p95_ms
+        values[f"inference_throughput/batch{latency.batch_size}"] = latency.samples_per_second
+    for key, value in values.items():
+        if value is not None:
+            yield Metric(key, float(value), stamp, record.steps)
+    curve = folder / "curve.json"
+    for point in json.loads(curve.read_text()) if curve.exists() else []:
+        at = stamp + int(1000 * point["seconds"])
+        for key, value in point.items():
+            if key not in ("step", "seconds"):
+                yield Metric(f"train/{key}", float(value), at, int(point["step"]))
+
+
+def _batches(metrics: Iterable[Metric]) -> Iterable[list[Metric]]:
+    batch: list[Metric] = []
+    for metric in metrics:
+        batch.append(metric)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _milliseconds(record: Record) -> int:
+    import datetime
+
+    return int(datetime.datetime.fromisoformat(record.started).timestamp() * 1000)
