@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,14 @@ class _Failed(Exception):
 
 
 def accept(
-    method: str, dataset: str | None = None, task: str | None = None, report: Callable[[Check], None] | None = None
+    method: str,
+    dataset: str | None = None,
+    task: str | None = None,
+    plugins: Sequence[str] = (),
+    report: Callable[[Check], None] | None = None,
 ) -> list[Check]:
     """Run every check, even after one fails; a check that raises has failed with what it raised."""
-    cell = choose_cell(method, dataset, task)
+    cell = choose_cell(method, dataset, task, plugins)
     checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="adlbench-test-") as folder:
         trial = _Trial(cell, Path(folder))
@@ -71,15 +75,17 @@ def accept(
     return checks
 
 
-def choose_cell(method: str, dataset: str | None, task: str | None) -> CellSpec:
+def choose_cell(
+    method: str, dataset: str | None = None, task: str | None = None, plugins: Sequence[str] = ()
+) -> CellSpec:
     """A smoke cell of the method: on the dataset asked for, else on the first whose data is here. Raises AdlbenchError."""
-    catalog = Catalog()
+    catalog = Catalog(plugins)
     catalog.spec("method", method)
     tasks = [task] if task else [name for name in catalog.names("task") if method in catalog.spec("task", name).methods]
     reasons = []
     for name in tasks:
         request = Request(
-            task=(name,), method=(method,), dataset=(dataset,) if dataset else (), fidelity="smoke", device="cpu"
+            task=(name,), method=(method,), dataset=(dataset,) if dataset else (), fidelity="smoke", device="cpu", plugins=tuple(plugins)
         )
         found = plan(request, catalog)
         if found.cells:

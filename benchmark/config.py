@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.metadata
+import importlib.util
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,14 +138,11 @@ class Catalog:
         self.packages = ("adlbench", *_plugin_packages(), *plugins)
         self.folders = [Path(str(files("adlbench"))) / "configs", *folders]
         for package in self.packages[1:]:
-            try:
-                module_root = Path(str(files(package)))
-            except ModuleNotFoundError as error:
-                raise ConfigError(
-                    [f"plug-in {package!r} cannot be imported ({error}); install it or mend plugins="]
-                ) from error
-            if (module_root / "configs").is_dir():
-                self.folders.append(module_root / "configs")
+            found = importlib.util.find_spec(package)
+            if found is None:
+                raise ConfigError([f"plug-in {package!r} cannot be imported; install it or mend plugins="])
+            roots = [Path(root) for root in found.submodule_search_locations or ()]
+            self.folders += [root / "configs" for root in roots if (root / "configs").is_dir()]
         self._specs: dict[tuple[str, str], Any] = {}
 
     def names(self, group: str) -> list[str]:
@@ -208,7 +206,11 @@ class Catalog:
             raise ConfigError([f"{where}: a mapping of keys to values expected, got a {type(node).__name__}"])
         for entry in node.get("defaults", []):
             if isinstance(entry, str) and entry != "_self_":
-                self._check_file(group, entry.rpartition("/")[2], (*seen, name))
+                parent = entry.rpartition("/")[2]
+                if parent not in self.names(group):
+                    near = nearest(parent, self.names(group))
+                    raise ConfigError([f"{where}: defaults: there is no {group} {parent!r}{near}"])
+                self._check_file(group, parent, (*seen, name))
 
     def _validate(self, group: str, name: str, node: dict[str, Any], where: str) -> Any:
         problems: list[str] = []

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from adlbench.benchmark.api import AdlbenchError
 from adlbench.benchmark.execution.base import Event, Executor
 from adlbench.benchmark.plan import CellSpec, Plan
 from adlbench.benchmark.records import Record, find_records, read_record
-from adlbench.benchmark.tracking import Tracker
+from adlbench.benchmark.tracking import Tracker, default_uri
 
 RETRIED = {"failed": ("failed", "diverged", "out_of_memory"), "timeout": ("timeout",)}
 RETRIED["all"] = (*RETRIED["failed"], *RETRIED["timeout"])
@@ -67,7 +68,7 @@ def run_matrix(
     """Run the selected cells, longest first, and deliver every record to MLflow. Returns the number of cells by status.
 
     MLflow is opened by one writer thread, while the first cells are running. If it cannot be reached, cells run all the
-    same and ``adlbench sync`` delivers their records later; the error is raised at the end.
+    same, and an AdlbenchError at the end says how to deliver their records later.
     """
     invocation = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     counts: dict[str, int] = {}
@@ -94,6 +95,10 @@ def run_matrix(
                 delivery.exception()  # wait for all before any is raised
             if tracker.exception() is None:
                 writer.submit(tracker.result().close).result()
-    for delivery in deliveries:
-        delivery.result()
+    failures = [error for delivery in deliveries if (error := delivery.exception()) is not None]
+    if failures:
+        raise AdlbenchError(
+            f"{len(failures)} records did not reach MLflow at {default_uri(results_dir)} ({failures[0]}); "
+            f"they are safe in {results_dir / 'runs'}, deliver them with: adlbench sync --results-dir {results_dir}"
+        ) from failures[0]
     return counts

@@ -41,10 +41,11 @@ class Tracker:
 
     def __init__(self, results_dir: Path, title: str, invocation: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports every table that it creates
         warnings.filterwarnings("ignore", module="mlflow")
         from mlflow import MlflowClient
+
+        logging.getLogger("alembic").setLevel(logging.ERROR)
 
         results_dir.mkdir(parents=True, exist_ok=True)
         self.uri = default_uri(results_dir)
@@ -125,6 +126,28 @@ def sync(results_dir: Path, title: str = "sync", invocation: str = "sync") -> in
     delivered = sum(tracker.deliver(folder, record) is not None for folder, record in find_records(results_dir))
     tracker.close()
     return delivered
+
+
+def search_cells(uri: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    """Tags (with ``start_time``) and metrics of every cell's run on a server, by run id; for stores without read access."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    tags: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, float]] = {}
+    for experiment in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'"):
+        token = None
+        while True:
+            page = client.search_runs(
+                [experiment.experiment_id], "tags.kind = 'cell'", max_results=1000, page_token=token
+            )
+            for run in page:
+                tags[run.info.run_id] = {**run.data.tags, "start_time": run.info.start_time}
+                metrics[run.info.run_id] = {k: v for k, v in run.data.metrics.items() if not k.startswith("train/")}
+            token = page.token
+            if not token:
+                break
+    return tags, metrics
 
 
 def _tags(record: Record) -> dict[str, str]:

@@ -15,12 +15,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD")
     parser.add_argument("--dataset", metavar="D", help="default: the first generated or packaged dataset that fits")
     parser.add_argument("--task", metavar="T", help="default: the first task that names the method")
+    parser.add_argument("--plugins", metavar="P,Q", default="", help="packages outside this one that hold the method")
 
 
 def run(args: argparse.Namespace) -> int:
     from adlbench.benchmark.acceptance import accept
 
-    checks = accept(args.method, args.dataset, args.task, report=None if args.json else _print)
+    plugins = tuple(filter(None, args.plugins.split(",")))
+    checks = accept(args.method, args.dataset, args.task, plugins, report=None if args.json else _print)
     passed = all(check.passed for check in checks)
     if args.json:
         print_json({"method": args.method, "passed": passed, "checks": [vars(check) for check in checks]})

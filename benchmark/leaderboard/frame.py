@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
 from adlbench.benchmark.api import AdlbenchError
-from adlbench.benchmark.tracking import EXPERIMENT_PREFIX, default_uri
+from adlbench.benchmark.tracking import EXPERIMENT_PREFIX, default_uri, search_cells
 
 AXES = ["task", "protocol", "dataset", "instance", "method", "fidelity", "seed", "hardware", "fingerprint"]
 
@@ -57,22 +56,5 @@ def _from_sqlite(uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _from_server(uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
-    tags: dict[str, dict[str, Any]] = {}
-    metrics: dict[str, dict[str, float]] = {}
-    for experiment in experiments:
-        token = None
-        while True:
-            page = client.search_runs(
-                [experiment.experiment_id], "tags.kind = 'cell'", max_results=1000, page_token=token
-            )
-            for run in page:
-                tags[run.info.run_id] = {**run.data.tags, "start_time": run.info.start_time}
-                metrics[run.info.run_id] = {k: v for k, v in run.data.metrics.items() if not k.startswith("train/")}
-            token = page.token
-            if not token:
-                break
+    tags, metrics = search_cells(uri)
     return pd.DataFrame.from_dict(tags, orient="index"), pd.DataFrame.from_dict(metrics, orient="index")

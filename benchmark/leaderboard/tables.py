@@ -20,11 +20,14 @@ JSON_SCHEMA_VERSION = 1
 
 
 def number(value: float | None, digits: int = 4) -> str:
+    """``digits`` significant digits, at most that many decimals."""
     if value is None or math.isnan(value):
         return "-"
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
+    size = abs(value)
+    if value != 0 and (size >= 1e6 or size < 1e-3):
         return f"{value:.2e}"
-    return f"{value:,.{max(0, digits - 1 - max(0, math.floor(math.log10(abs(value)))) if value else 0)}f}"
+    decimals = digits - 1 - math.floor(math.log10(size)) if size >= 1 else (digits if value else 0)
+    return f"{value:,.{max(0, decimals)}f}"
 
 
 def with_interval(value: Value | None) -> str:
