@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDES", help="e.g. suite=demo, or task=classification method=vit,cnn"
     )
+
+
+def make_console(*, to_stderr: bool = False) -> Console:
+    """A rich console that is wide enough for tables where nobody sees its width: in a pipe, a file, CI."""
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 200
+    return console
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from adlbench.benchmark.cli.common import print_json
+from adlbench.benchmark.cli.common import make_console, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
-
-    from rich.console import Console
 
     from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.leaderboard.board import boards
@@ -52,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"boards": [board.to_dict() for board in found]})
     else:
-        print_boards(found, Console())
+        print_boards(found, make_console())
         print(f"written: {', '.join(map(str, paths))}")
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from adlbench.benchmark.cli.common import add_overrides, duration, print_json
+from adlbench.benchmark.cli.common import add_overrides, duration, make_console, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    console = Console()
+    console = make_console()
     table = Table(title="Cells", title_justify="left")
     for column in ("cell", "key", "budget", "presets", "estimate", "state"):
         table.add_column(column, overflow="fold")

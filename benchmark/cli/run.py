@@ -9,9 +9,8 @@ The same command again continues where it was. Results go to results/ (results_d
 from __future__ import annotations
 
 import argparse
-import sys
 
-from adlbench.benchmark.cli.common import add_overrides, duration, print_json
+from adlbench.benchmark.cli.common import add_overrides, duration, make_console, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +21,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import time
     from pathlib import Path
-
-    from rich.console import Console
 
     from adlbench.benchmark.cli.live import LiveTable
     from adlbench.benchmark.config import Catalog, parse_request
@@ -43,12 +40,11 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(request, catalog)
     results_dir = Path(request.results_dir)
     selection, history = select(plan, results_dir, args.retry), History(results_dir)
-    console = Console(file=sys.stderr if args.json else sys.stdout)
-    for skip in plan.skipped:
-        if skip.reason.startswith("missing data"):
-            console.print(
-                f"skipped {skip.task} / {skip.dataset}: {skip.reason}", style="yellow", markup=False, highlight=False
-            )
+    console = make_console(to_stderr=args.json)
+    for line in dict.fromkeys(
+        f"skipped {s.dataset}: {s.reason}" for s in plan.skipped if s.reason.startswith("missing data")
+    ):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not plan.cells:
         from adlbench.benchmark.api import AdlbenchError
 

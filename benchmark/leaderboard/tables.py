@@ -17,6 +17,7 @@ from adlbench.benchmark.leaderboard.board import Board, Row, Value
 from adlbench.benchmark.records import write_atomic
 
 JSON_SCHEMA_VERSION = 1
+COST_COLUMNS = 4  # throughput, latency, training time, memory: the last ones of a table
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -101,18 +102,34 @@ def _notes(board: Board) -> list[str]:
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:
+    """Each board as one table; as two, quality and cost, where the terminal is too narrow for one."""
     for board in found:
-        table = Table(
-            title=escape(_title(board)), caption=escape(_caption(board)), title_justify="left", caption_justify="left"
-        )
-        for index, column in enumerate(_header(board)):
-            table.add_column(escape(column), justify="left" if index == 1 else "right", no_wrap=index == 1)
-        for row in board.rows:
-            table.add_row(*map(escape, _cells(board, row)), style="dim" if row.trivial else None)
-        console.print(table)
+        header, lines = _header(board), [_cells(board, row) for row in board.rows]
+        whole = _table(board, header, lines, range(len(header)))
+        if console.measure(whole, options=console.options.update(max_width=1000)).maximum <= console.width:
+            parts = [whole]
+        else:
+            cost = len(header) - COST_COLUMNS
+            parts = [_table(board, header, lines, columns) for columns in (range(cost), [1, *range(cost, len(header))])]
+            parts[1].title = None
+            parts[0].caption = None
+        for part in parts:
+            console.print(part)
         for note in _notes(board):
-            console.print(f"  {escape(note)}", style="dim")
+            console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
         console.print()
+
+
+def _table(board: Board, header: list[str], lines: list[list[str]], columns: Sequence[int]) -> Table:
+    table = Table(
+        title=escape(_title(board)), caption=escape(_caption(board)), title_justify="left", caption_justify="left"
+    )
+    for column in columns:
+        name = header[column]
+        table.add_column(escape(name), justify="left" if name == "method" else "right", no_wrap=True)
+    for line, row in zip(lines, board.rows):
+        table.add_row(*(escape(line[column]) for column in columns), style="dim" if row.trivial else None)
+    return table
 
 
 def markdown(found: Sequence[Board]) -> str:
