@@ -16,7 +16,9 @@ ARGUMENTS = ["task=toy", "plugins=toybench", "fidelity=smoke", "results_dir=out"
 def adlbench(*arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "adlbench.benchmark.cli.main", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False, env=environment
+    )
 
 
 @pytest.fixture(scope="module")

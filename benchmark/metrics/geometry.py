@@ -1,0 +1,78 @@
+"""How far two surfaces or two solids are apart, from points on them or in them.
+
+Surfaces are compared through uniform samples: P [N, 3] of the reconstruction, T [M, 3] of the truth. d(p, T) is the
+Euclidean distance from p to the nearest point of T. Sampling alone keeps these from reaching 0: two independent sets of N
+points on a surface of area A are about 0.5 sqrt(A / N) apart, squared about A / (pi N); compare with two samples of the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SurfaceComparison:
+    """The nearest neighbours between two sets of surface points, and the metrics that follow from them."""
+
+    accuracy: Array  # [N] d(p, T) for every p of the reconstruction
+    completeness: Array  # [M] d(t, P) for every t of the truth
+    alignment: Array  # [N] |cosine| between the normal at p and that of its nearest point of T; empty without normals
+    alignment_back: Array  # [M] the same from the truth
+
+    @property
+    def chamfer_l1(self) -> float:
+        """Mean of the mean accuracy and the mean completeness, unsquared (Occupancy Networks, without its factor of 10)."""
+        return float(self.accuracy.mean() + self.completeness.mean()) / 2
+
+    @property
+    def chamfer_l2(self) -> float:
+        """Sum of the mean squared distances in both directions, as in DeepSDF."""
+        return float(np.square(self.accuracy).mean() + np.square(self.completeness).mean())
+
+    def f_score(self, threshold: float) -> float:
+        """Harmonic mean of precision and recall: the shares of distances that are at most ``threshold``."""
+        precision = float((self.accuracy <= threshold).mean())
+        recall = float((self.completeness <= threshold).mean())
+        return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+    @property
+    def normal_consistency(self) -> float:
+        """Mean of both directions' mean |cosine| to the nearest point's normal: blind to the orientation of normals."""
+        return float(self.alignment.mean() + self.alignment_back.mean()) / 2
+
+
+def compare_surfaces(
+    points: Array, truth: Array, normals: Array | None = None, truth_normals: Array | None = None
+) -> SurfaceComparison:
+    """``points`` [N, 3] against ``truth`` [M, 3], none of them empty; unit normals of both, or of none."""
+    accuracy, nearest = cKDTree(truth).query(points)
+    completeness, nearest_back = cKDTree(points).query(truth)
+    if normals is None or truth_normals is None:
+        return SurfaceComparison(accuracy, completeness, np.empty(0), np.empty(0))
+    forward = np.abs((normals * truth_normals[nearest]).sum(1))
+    back = np.abs((truth_normals * normals[nearest_back]).sum(1))
+    return SurfaceComparison(accuracy, completeness, forward, back)
+
+
+def intersection_over_union(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """IoU of two sets given as occupancies at the same points; 1 where both are empty."""
+    union = int((a | b).sum())
+    return float((a & b).sum()) / union if union else 1.0
+
+
+def sample_mesh(vertices: Array, faces: NDArray[np.integer], n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """``n`` uniform points [n, 3] of the triangles ``faces`` [F, 3] and their unit normals [n, 3], counter-clockwise out."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    cross = np.cross(b - a, c - a)  # [F, 3], twice the area long
+    double_area = np.linalg.norm(cross, axis=1)
+    chosen = rng.choice(len(faces), n, p=double_area / double_area.sum())
+    u, v = rng.random((2, n, 1))
+    root = np.sqrt(u)  # uniform in the triangle: the density grows linearly with the distance from the corner a
+    points = (1 - root) * a[chosen] + root * (1 - v) * b[chosen] + root * v * c[chosen]
+    return points, cross[chosen] / double_area[chosen, None]

@@ -1,0 +1,84 @@
+"""The zero of a signed distance as a mesh, asking for the field only where its surface can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = Callable[[NDArray[np.float32]], NDArray[np.floating]]  # [M, 3] -> [M]
+
+COARSEST = 32  # cells along an axis
+SLACK = 1.5  # on the distance up to which a cell is looked into; true distances would need 1
+
+
+def sample_field(field: Field, resolution: int) -> NDArray[np.float32]:
+    """Values [R + 1, R + 1, R + 1] of ``field`` at the corners of R^3 cells that divide the cube [-1, 1]^3; axes x, y, z.
+
+    Coarse to fine: a cell is looked into when the field changes sign on its corners, or is smaller there than the
+    distance (times ``SLACK``) at which a surface could still pass through; elsewhere its values are interpolated. Right
+    for anything that grows away from its zero about like a distance, also when it is clamped at 0.1 or above.
+    """
+    factor = 1
+    while resolution % (2 * factor) == 0 and resolution // factor > COARSEST:
+        factor *= 2
+    n = resolution // factor
+    values = np.asarray(field(_corners(np.ones((n + 1,) * 3, dtype=bool), n)), dtype=np.float32).reshape((n + 1,) * 3)
+    while n < resolution:
+        smallest, lowest, highest = _over_corners(np.abs(values), np.minimum), *_bounds(values)
+        reach = SLACK * np.sqrt(3) / 2 * 2 / n  # half the diagonal of a cell: every point of it is so near to a corner
+        cells = (smallest <= reach) | ((lowest <= 0) & (highest > 0))
+        n *= 2
+        values = _refined(values)
+        ask = np.zeros_like(values, dtype=bool)
+        for offset in np.ndindex(3, 3, 3):
+            ask[tuple(slice(o, o + n - 1, 2) for o in offset)] |= cells
+        ask[::2, ::2, ::2] = False  # known from the level before
+        if ask.any():
+            values[ask] = field(_corners(ask, n))
+    return values
+
+
+def extract_mesh(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Marching cubes at 0 of ``values`` as ``sample_field`` returns them: vertices [V, 3] in [-1, 1]^3, faces [F, 3].
+
+    Faces are counter-clockwise seen from where the field is positive. Without a change of sign both are empty; NaN counts as
+    outside.
+    """
+    from skimage.measure import marching_cubes
+
+    values = np.nan_to_num(values, nan=1.0, posinf=1.0, neginf=-1.0)
+    if not (values.min() < 0 < values.max()):
+        return np.empty((0, 3), dtype=np.float32), np.empty((0, 3), dtype=np.int32)
+    spacing = (2 / (len(values) - 1),) * 3
+    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=spacing, gradient_direction="descent")
+    return (vertices - 1).astype(np.float32), faces.astype(np.int32)
+
+
+def _corners(chosen: NDArray[np.bool_], n: int) -> NDArray[np.float32]:
+    """Positions [M, 3] of the ``chosen`` [n + 1, n + 1, n + 1] grid points."""
+    return (np.argwhere(chosen) * (2 / n) - 1).astype(np.float32)
+
+
+def _over_corners(values: NDArray, combine: np.ufunc) -> NDArray:
+    """[n, n, n] from [n + 1, n + 1, n + 1]: the eight corners of every cell, combined."""
+    for axis in range(3):
+        lower = np.take(values, np.arange(values.shape[axis] - 1), axis)
+        values = combine(lower, np.take(values, np.arange(1, values.shape[axis]), axis))
+    return values
+
+
+def _bounds(values: NDArray) -> tuple[NDArray, NDArray]:
+    return _over_corners(values, np.minimum), _over_corners(values, np.maximum)
+
+
+def _refined(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Twice the cells, linear in between."""
+    for axis in range(3):
+        first = np.moveaxis(values, axis, 0)
+        finer = np.empty((2 * len(first) - 1, *first.shape[1:]), dtype=np.float32)
+        finer[::2] = first
+        finer[1::2] = (first[:-1] + first[1:]) / 2
+        values = np.moveaxis(finer, 0, axis)
+    return np.ascontiguousarray(values)

@@ -1,0 +1,142 @@
+"""Furniture from a seed: ten classes, each shape a union of solids with part labels and an exact distance outside.
+
+Every shape depends on (seed, class, split, number) alone, never on how many are asked for. It is centred on its
+bounding box and scaled so that its farthest point lies at radius 1 / 1.03, as in DeepSDF. y is up, the front is at +z.
+
+The signed distance of a shape is the minimum over its parts' exact distances: exact outside and on the surface; inside,
+where parts overlap, a lower bound of the depth with the right sign.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from adlbench.benchmark.api import DataError
+from adlbench.datasets.generated.furniture_classes import BUILDERS, PARTS
+from adlbench.datasets.generated.furniture_kit import Kit, about_x, about_y
+from adlbench.datasets.generated.primitives import Array, Solid
+
+VERSION = 5  # part of the key of cached data: raise it when a change here moves the arrays
+CLASSES = tuple(BUILDERS)
+RADIUS = 1 / 1.03
+
+__all__ = ["CLASSES", "PARTS", "RADIUS", "VERSION", "Part", "Shape", "make_shape"]
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    solid: Solid
+    rotation: Array  # [3, 3], columns are the solid's axes in the shape's frame
+    position: Array  # [3]
+
+    def to_local(self, points: Array) -> Array:
+        return (points - self.position) @ self.rotation
+
+    def sdf(self, points: Array) -> Array:
+        return self.solid.sdf(self.to_local(points))
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        points, normals = self.solid.sample(n, rng)
+        return points @ self.rotation.T + self.position, normals @ self.rotation.T
+
+    def mesh(self) -> tuple[Array, Array]:
+        vertices, faces = self.solid.mesh()
+        return vertices @ self.rotation.T + self.position, faces
+
+    def moved(self, scale: float, rotation: Array, offset: Array) -> Part:
+        """p -> scale * rotation @ (p + offset)."""
+        position = scale * (rotation @ (self.position + offset))
+        return Part(self.name, self.solid.scaled(scale), rotation @ self.rotation, position)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A union of parts inside the unit sphere."""
+
+    parts: tuple[Part, ...]
+
+    def sdf(self, points: Array) -> Array:
+        """Signed distance [N] at ``points`` [N, 3], negative inside."""
+        return np.min([part.sdf(points) for part in self.parts], axis=0)
+
+    def surface(self, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """``n`` uniform points of the outer surface [n, 3], outward normals [n, 3], labels [n] (index into PARTS)."""
+        areas = np.array([part.solid.area for part in self.parts])
+        kept: list[tuple[Array, Array, Array]] = []
+        found, ask = 0, int(1.5 * n) + 16
+        while found < n:
+            counts = rng.multinomial(ask, areas / areas.sum())
+            drawn = [part.sample(int(count), rng) for part, count in zip(self.parts, counts)]
+            points, normals = (np.concatenate(arrays) for arrays in zip(*drawn))
+            owner = np.repeat(np.arange(len(self.parts)), counts)
+
+            outer = np.ones(len(points), dtype=bool)
+            for number, part in enumerate(self.parts):
+                others = np.flatnonzero(outer & (owner != number))
+                outer[others] = part.sdf(points[others]) > 0
+            labels = np.take([PARTS.index(part.name) for part in self.parts], owner)
+            kept.append((points[outer], normals[outer], labels[outer]))
+            found += int(outer.sum())
+        points, normals, labels = (np.concatenate(arrays) for arrays in zip(*kept))
+        chosen = rng.permutation(len(points))[:n]
+        return points[chosen], normals[chosen], labels[chosen]
+
+    def sdf_samples(self, n: int, rng: np.random.Generator, near: float = 0.94) -> tuple[Array, Array]:
+        """Points [n, 3] in random order and their signed distances [n], as DeepSDF draws them.
+
+        The share ``near`` lies around the surface, half of it moved by Gaussian noise of variance .0025, half .00025 on
+        every axis; the rest is uniform in the unit ball.
+        """
+        n_near = round(near * n)
+        surface = self.surface(n_near, rng)[0]
+        deviation = np.where(np.arange(n_near) % 2 == 0, np.sqrt(0.0025), np.sqrt(0.00025))[:, None]
+        direction = rng.normal(size=(n - n_near, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        ball = direction * rng.random((n - n_near, 1)) ** (1 / 3)
+        points = rng.permutation(np.concatenate([surface + deviation * rng.normal(size=surface.shape), ball]))
+        return points, self.sdf(points)
+
+    def occupancy(self, resolution: int) -> Array:
+        """bool [R, R, R], indexed x, y, z: whether the centre of each voxel of the cube [-1, 1]^3 lies inside."""
+        axis = (np.arange(resolution) + 0.5) * 2 / resolution - 1
+        grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        return (self.sdf(grid) < 0).reshape(resolution, resolution, resolution)
+
+    def mesh(self) -> tuple[Array, Array, Array]:
+        """Vertices [V, 3], faces [F, 3] and part labels [F]; every part is watertight, the parts overlap."""
+        vertices, faces, labels, count = [], [], [], 0
+        for part in self.parts:
+            v, f = part.mesh()
+            vertices.append(v)
+            faces.append(f + count)
+            labels.append(np.full(len(f), PARTS.index(part.name)))
+            count += len(v)
+        return np.concatenate(vertices), np.concatenate(faces), np.concatenate(labels)
+
+    def posed(self, yaw: float, tilt: float = 0.0, scale: float = 1.0) -> Shape:
+        """Turned about the up axis by ``yaw``, then tilted about x by ``tilt`` (radians), then scaled."""
+        rotation = about_x(tilt) @ about_y(yaw)
+        return Shape(tuple(part.moved(scale, rotation, np.zeros(3)) for part in self.parts))
+
+    def normalised(self) -> Shape:
+        vertices = self.mesh()[0]
+        offset = -(vertices.min(0) + vertices.max(0)) / 2
+        scale = RADIUS / np.linalg.norm(vertices + offset, axis=1).max()
+        return Shape(tuple(part.moved(scale, np.eye(3), offset) for part in self.parts))
+
+
+def shape_rng(seed: int, name: str, split: str, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), {"train": 0, "test": 1}[split], number])
+
+
+def make_shape(name: str, split: str, number: int, seed: int = 0) -> Shape:
+    """Shape ``number`` of a class in its canonical orientation, normalised."""
+    if name not in BUILDERS:
+        raise DataError(f"there is no furniture class {name!r}; choose from {', '.join(CLASSES)}")
+    kit = Kit(shape_rng(seed, name, split, number))
+    BUILDERS[name](kit)
+    return Shape(tuple(Part(*part) for part in kit.parts)).normalised()

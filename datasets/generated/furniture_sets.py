@@ -1,0 +1,73 @@
+"""Whole data sets of generated furniture as arrays, cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from adlbench.datasets.generated.cache import Arrays, cached
+from adlbench.datasets.generated.furniture import CLASSES, VERSION, make_shape, shape_rng
+
+
+@lru_cache(maxsize=4)
+def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: int) -> Arrays:
+    """Points on every class's first ``per_class`` shapes of a split, in random order of the shapes.
+
+    Each shape is turned about the up axis (y) by any angle, tilted about x by up to ``tilt`` degrees and scaled by
+    0.6 to 1. The order of the points is random, so that the first so many of them are a fair sample.
+
+    Returns ``points``, ``normals`` float32 [N, P, 3], ``label`` int64 [N], ``point_label`` int64 [N, P].
+    """
+    parameters = {"per_class": per_class, "split": split, "num_points": num_points, "tilt": tilt, "seed": seed}
+
+    def make() -> Arrays:
+        items = [
+            _posed_points((label, split, i), num_points, tilt, seed)
+            for label in range(len(CLASSES))
+            for i in range(per_class)
+        ]
+        order = np.random.default_rng([seed, per_class, split == "test"]).permutation(len(items))
+        points, normals, label, point_label = (np.stack([items[i][field] for i in order]) for field in range(4))
+        return {
+            "points": points.astype(np.float32),
+            "normals": normals.astype(np.float32),
+            "label": label.astype(np.int64),
+            "point_label": point_label.astype(np.int64),
+        }
+
+    return cached("furniture-points", VERSION, parameters, make)
+
+
+def _posed_points(
+    which: tuple[int, str, int], num_points: int, tilt: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    label, split, number = which
+    name = CLASSES[label]
+    rng = shape_rng(seed + 1, name, split, number)  # of the pose and the samples; the shape has its own
+    shape = make_shape(name, split, number, seed)
+    posed = shape.posed(rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(-tilt, tilt)), rng.uniform(0.6, 1.0))
+    points, normals, parts = posed.surface(num_points, rng)
+    return points, normals, np.asarray(label), parts
+
+
+@lru_cache(maxsize=8)
+def shape_set(name: str, count: int, split: str, *, num_sdf: int, num_surface: int, seed: int) -> Arrays:
+    """The first ``count`` shapes of one class and split in their canonical orientation.
+
+    Returns float32 ``sdf_points`` [N, S, 3], ``sdf`` [N, S], ``surface_points``, ``surface_normals`` [N, Q, 3].
+    """
+    parameters = {
+        "name": name, "count": count, "split": split, "num_sdf": num_sdf, "num_surface": num_surface, "seed": seed
+    }  # fmt: skip
+
+    def make() -> Arrays:
+        items: list[Sequence[np.ndarray]] = []
+        for number in range(count):
+            shape, rng = make_shape(name, split, number, seed), shape_rng(seed + 2, name, split, number)
+            items.append((*shape.sdf_samples(num_sdf, rng), *shape.surface(num_surface, rng)[:2]))
+        fields = ("sdf_points", "sdf", "surface_points", "surface_normals")
+        return {field: np.stack(values).astype(np.float32) for field, values in zip(fields, zip(*items))}
+
+    return cached("furniture-shapes", VERSION, parameters, make)

@@ -1,0 +1,96 @@
+"""Volume rendering along rays by quadrature (Max 1995; Mildenhall et al. 2020, section 4 and 5.2).
+
+Depths are z-depths t [..., S], ascending; lengths are in world units. All of it is in float32, whatever the precision of
+the network: exp(-sum of density) and the cumulative sums lose the picture in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+INFINITE = 1e10  # length of the last interval: what has not been stopped by then is stopped if there is any density
+
+
+class Compositing(NamedTuple):
+    """How much each sample contributes, and what is left for the background."""
+
+    weights: Tensor  # [..., S], the probability that the ray ends in interval i
+    transmittance: Tensor  # [..., S], the probability that it reaches interval i
+    opacity: Tensor  # [...], the probability that it ends at all
+
+
+def stratified_depths(near: Tensor, far: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """One depth in each of ``n`` equal bins between near and far [...]: [..., n].
+
+    Uniform within its bin with a generator (eq. 2). Without one: n depths evenly spread from near to far, both included.
+    """
+    steps = torch.linspace(0, 1, n, device=near.device)
+    depths = near[..., None] + (far - near)[..., None] * steps
+    if generator is None:
+        return depths
+    middle = 0.5 * (depths[..., 1:] + depths[..., :-1])
+    upper = torch.cat([middle, depths[..., -1:]], dim=-1)
+    lower = torch.cat([depths[..., :1], middle], dim=-1)
+    uniform = torch.rand(depths.shape, device=near.device, generator=generator)
+    return lower + (upper - lower) * uniform
+
+
+def sample_pdf(edges: Tensor, weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """``n`` depths [..., n] from the piecewise constant density that has mass ``weights`` [..., B] between ``edges``
+    [..., B + 1], by inversion of its distribution function. Evenly spread quantiles without a generator."""
+    mass = weights + 1e-5  # a ray that meets nothing is sampled evenly
+    mass = mass / mass.sum(-1, keepdim=True)
+    cdf = torch.cat([torch.zeros_like(mass[..., :1]), mass.cumsum(-1)], dim=-1)
+    if generator is None:
+        u = torch.linspace(0, 1, n, device=cdf.device).expand(*cdf.shape[:-1], n).contiguous()
+    else:
+        u = torch.rand(*cdf.shape[:-1], n, device=cdf.device, generator=generator)
+    above = torch.searchsorted(cdf, u, right=True).clamp_max(cdf.shape[-1] - 1)
+    below = (above - 1).clamp_min(0)
+    cdf_below, cdf_above = cdf.gather(-1, below), cdf.gather(-1, above)
+    edge_below, edge_above = edges.gather(-1, below), edges.gather(-1, above)
+    span = cdf_above - cdf_below
+    share = (u - cdf_below) / torch.where(span < 1e-5, torch.ones_like(span), span)
+    return edge_below + share * (edge_above - edge_below)
+
+
+def interval_lengths(depths: Tensor, directions: Tensor, last: float = INFINITE) -> Tensor:
+    """World length of the interval after each sample, [..., S]; the last one is endless unless ``last`` says otherwise.
+
+    Differences of z-depth are multiplied by |d|, since directions are not normalised.
+    """
+    between = depths[..., 1:] - depths[..., :-1]
+    final = torch.full_like(depths[..., :1], last)
+    return torch.cat([between, final], dim=-1) * directions.norm(dim=-1, keepdim=True)
+
+
+def composite(density: Tensor, lengths: Tensor) -> Compositing:
+    """Weights T_i (1 - exp(-sigma_i delta_i)), eq. 3, for densities and lengths [..., S].
+
+    T_i is the exponential of a sum, not a product of (1 - alpha): the gradient stays finite behind an opaque sample.
+    """
+    optical = density.float() * lengths
+    before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
+    transmittance = torch.exp(-before)
+    weights = transmittance * -torch.expm1(-optical)
+    return Compositing(weights, transmittance, weights.sum(-1))
+
+
+def accumulate(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum of w_i v_i: [..., S], [..., S, C] -> [..., C]."""
+    return (weights[..., None, :] @ values.float())[..., 0, :]
+
+
+def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance [...] of the depth where a ray ends, given that it ends. Both are 0 where nothing stops it.
+
+    The variance is that of the discrete distribution over samples: the uncertainty that the weights themselves express.
+    """
+    total = weights.sum(-1)
+    probability = weights / total.clamp_min(1e-10)[..., None]
+    mean = (probability * depths).sum(-1)
+    variance = (probability * (depths - mean[..., None]).square()).sum(-1)
+    return mean, variance

@@ -1,0 +1,198 @@
+"""NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis (Mildenhall et al., ECCV 2020).
+
+Two MLPs map a position and a viewing direction to a density and a colour. The coarse one is evaluated at stratified
+depths along a ray; its weights say where the fine one is evaluated in addition (section 5.2). Both are trained on the
+squared error of the composited colour. Sections, figures and equations below are the paper's; what it leaves open
+(initialisation, the cropped start, the endless last interval) follows the authors' released code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adlbench.benchmark.api import Cameras, Context, DataSchema, Rendering, TrainingData
+from adlbench.methods.base.per_scene import PerSceneMethod
+from adlbench.methods.base.seeding import seeded_init
+from adlbench.methods.nn.positional_encoding import PositionalEncoding
+from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
+from adlbench.methods.nn.volume_rendering import (
+    accumulate,
+    composite,
+    expected_depth,
+    interval_lengths,
+    sample_pdf,
+    stratified_depths,
+)
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+class NeRFNetwork(nn.Module):
+    """Figure 7: ``depth`` layers of ``width`` on the encoded position, which joins in again after layer ``skip``; the
+    density from there; the colour through one more layer of half the width that also sees the encoded direction."""
+
+    def __init__(self, depth: int, width: int, skip: int, position_features: int, direction_features: int):
+        super().__init__()
+        self.skip = skip
+        inputs = [position_features] + [width + position_features * (i == skip) for i in range(depth - 1)]
+        self.layers = nn.ModuleList(nn.Linear(n, width) for n in inputs)
+        self.density = nn.Linear(width, 1)
+        self.feature = nn.Linear(width, width)
+        self.view = nn.Linear(width + direction_features, width // 2)
+        self.colour = nn.Linear(width // 2, 3)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # what the released code's framework does by default
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
+        h = position
+        for i, layer in enumerate(self.layers):
+            h = F.relu(layer(h))
+            if i == self.skip and i + 1 < len(self.layers):
+                h = torch.cat([position.to(h.dtype), h], dim=-1)
+        density = self.density(h)[..., 0].float()
+        # [feature, direction] W = feature W_f + direction W_d, and the second term is the same for a whole ray.
+        feature, weight = self.feature(h), self.view.weight
+        seen_from = F.linear(direction, weight[:, feature.shape[-1] :], self.view.bias)
+        h = F.relu(F.linear(feature, weight[:, : feature.shape[-1]]) + seen_from[..., None, :])
+        return density, torch.sigmoid(self.colour(h).float())
+
+
+class RayRendering(NamedTuple):
+    rgb: Tensor  # [R, 3], composited on the background
+    depths: Tensor  # [R, S], z-depths of the samples
+    weights: Tensor  # [R, S]
+    opacity: Tensor  # [R]
+
+
+class RadianceField(nn.Module):
+    """The coarse and the fine network of one scene, and how rays are rendered through them."""
+
+    center: Tensor
+    background: Tensor
+
+    def __init__(self, settings: NeRF, schema: DataSchema):
+        super().__init__()
+        self.coarse_samples, self.fine_samples = settings.coarse_samples, settings.fine_samples
+        self.density_noise = settings.density_noise
+        self.near, self.far = schema.near, schema.far
+        self.sphere = schema.scene_radius if settings.clip_to_sphere and schema.scene_radius > 0 else None
+        self.scale = schema.scene_radius or schema.far  # positions are encoded in units of it
+        self.encode_position = PositionalEncoding(3, settings.position_frequencies)
+        self.encode_direction = PositionalEncoding(3, settings.direction_frequencies, scale=1.0)
+        features = (self.encode_position.out_features, self.encode_direction.out_features)
+        self.coarse = NeRFNetwork(settings.depth, settings.width, settings.skip_layer, *features)
+        self.fine = NeRFNetwork(settings.depth, settings.width, settings.skip_layer, *features)
+        self.register_buffer("center", torch.tensor(schema.scene_center), persistent=False)
+        self.register_buffer("background", torch.tensor(schema.background), persistent=False)
+
+    def render(
+        self, rays: Rays, autocast: Autocast, generator: torch.Generator | None = None
+    ) -> tuple[RayRendering, RayRendering]:
+        """Coarse and fine rendering of rays [R]. With a generator depths (and, if asked for, densities) are random."""
+        direction = self.encode_direction(F.normalize(rays.directions, dim=-1))
+        if self.sphere is not None:
+            near, far = sphere_bounds(rays, self.center, self.sphere, self.near, self.far)
+        else:
+            near, far = (torch.full_like(rays.origins[:, 0], bound) for bound in (self.near, self.far))
+
+        def evaluate(network: nn.Module, depths: Tensor) -> RayRendering:
+            position = self.encode_position((rays.at(depths) - self.center) / self.scale)
+            with autocast():
+                density, rgb = network(position, direction)
+            if generator is not None and self.density_noise > 0:
+                density = density + self.density_noise * torch.randn(
+                    density.shape, device=density.device, generator=generator
+                )
+            lengths = interval_lengths(depths, rays.directions) * (far > near)[:, None]
+            weights, _, opacity = composite(F.relu(density), lengths)
+            colour = accumulate(weights, rgb) + (1 - opacity)[:, None] * self.background
+            return RayRendering(colour, depths, weights, opacity)
+
+        coarse = evaluate(self.coarse, stratified_depths(near, far, self.coarse_samples, generator))
+        middle = 0.5 * (coarse.depths[:, 1:] + coarse.depths[:, :-1])
+        more = sample_pdf(middle, coarse.weights[:, 1:-1].detach(), self.fine_samples, generator)
+        depths = torch.cat([coarse.depths, more], dim=-1).sort(dim=-1).values
+        return coarse, evaluate(self.fine, depths)
+
+
+@dataclass(frozen=True)
+class NeRFPredictor:
+    """Renders with evenly spread samples, so that the same camera always gives the same picture."""
+
+    field: RadianceField
+    autocast: Autocast
+    chunk: int = 4096  # rays at a time
+
+    def render(self, cameras: Cameras) -> Rendering:
+        rays = camera_rays(cameras)
+        shape = rays.origins.shape[:-1]  # [N, H, W]
+        origins, directions = (x.reshape(-1, 3).split(self.chunk) for x in rays)
+        parts: list[tuple[Tensor, ...]] = []
+        for origin, direction in zip(origins, directions):
+            fine = self.field.render(Rays(origin, direction), self.autocast)[1]
+            parts.append((fine.rgb, *expected_depth(fine.weights, fine.depths), fine.opacity))
+        rgb, depth, variance, opacity = (torch.cat(x) for x in zip(*parts))
+        return Rendering(
+            rgb=rgb.reshape(*shape, 3).clamp(0, 1),
+            depth=depth.reshape(shape),
+            opacity=opacity.reshape(shape),
+            extras={"depth_variance": variance.reshape(shape)},
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NeRF(PerSceneMethod):
+    """The defaults are those of the paper and of its configuration for the synthetic scenes."""
+
+    depth: int = 8
+    width: int = 256
+    skip_layer: int = 4  # the position joins in again after this layer, counted from 0
+    position_frequencies: int = 10
+    direction_frequencies: int = 4
+    coarse_samples: int = 64  # N_c
+    fine_samples: int = 128  # N_f, in addition
+    batch_rays: int = 1024
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 5e-5  # at the end of the budget, after an exponential decay
+    precrop_steps: int = 500  # from the central half of the images first: otherwise all-white can be a trap
+    precrop_fraction: float = 0.5
+    density_noise: float = 0.0  # standard deviation; 1 for real scenes (appendix A)
+    clip_to_sphere: bool = False  # sample a ray only where it is inside the scene's bounding sphere
+
+    def setup(self, data: TrainingData, context: Context) -> None:
+        self.context = context
+        if data.present:
+            self.views = self.posed_images(data, context)
+        with seeded_init(context):
+            self.field = RadianceField(self, data.schema).to(context.device)
+        # eps is the default of the released code's framework
+        self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
+
+    def step(self) -> Mapping[str, Tensor]:
+        generator = self.context.generator("rays")
+        crop = self.precrop_fraction if self.context.step < self.precrop_steps else 1.0
+        rays, target = self.views.sample_rays(self.batch_rays, generator, crop)
+        coarse, fine = self.field.render(rays, self.context.autocast, generator)
+        coarse_loss, fine_loss = F.mse_loss(coarse.rgb, target), F.mse_loss(fine.rgb, target)
+        decay = (self.final_learning_rate / self.learning_rate) ** self.context.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * decay
+        self.optimizer.zero_grad(set_to_none=True)
+        (coarse_loss + fine_loss).backward()  # eq. 6
+        self.optimizer.step()
+        self.context.count(self.batch_rays)
+        return {"loss": (coarse_loss + fine_loss).detach(), "psnr": -10 * torch.log10(fine_loss.detach())}
+
+    def predictor(self) -> NeRFPredictor:
+        return NeRFPredictor(copy.deepcopy(self.field).eval().requires_grad_(False), self.context.autocast)

@@ -1,0 +1,281 @@
+"""Sparse layers against dense ones on the same support, and against brute force."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adlbench.benchmark.api import AdlbenchError
+from adlbench.methods.nn import sparse_coordinates
+from adlbench.methods.nn.sparse_conv import (
+    ResidualBlock,
+    SparseBatchNorm,
+    SparseConv,
+    SparseGlobalPool,
+    SparseInstanceNorm,
+    SparsePool,
+    conv_norm_relu,
+)
+from adlbench.methods.nn.sparse_coordinates import TorchCoordinates, kernel_offsets
+from adlbench.methods.nn.sparse_tensor import SparseTensor, quantise, sparse_tensor
+
+ITEMS, LOW, SIDE = 2, -9, 36  # the dense grid [LOW, LOW + SIDE)^3; both are multiples of 1, 2 and 3
+
+
+def make_tensor(channels: int = 5, points: int = 120, dtype: torch.dtype = torch.float64, seed: int = 0) -> SparseTensor:
+    generator = torch.Generator().manual_seed(seed)
+    voxels = quantise(torch.rand(ITEMS, points, 3, generator=generator) * 9 - 4, 1.0)
+    features = torch.randn(len(voxels.coordinates), channels, generator=generator, dtype=dtype)
+    return sparse_tensor(features.requires_grad_(), voxels.coordinates, ITEMS)
+
+
+def cells(x: SparseTensor, low: int) -> tuple[Tensor, ...]:
+    """Where the rows of ``x`` are in a dense grid [B, C, Z, Y, X]: (item, z, y, x)."""
+    item, *voxel = x.coordinates.unbind(1)
+    return (item, *((axis - low) // x.stride for axis in reversed(voxel)))
+
+
+def to_dense(x: SparseTensor, low: int, side: int) -> Tensor:
+    shape = (ITEMS, *[side // x.stride] * 3, x.features.shape[1])
+    return x.features.new_zeros(shape).index_put(cells(x, low), x.features).permute(0, 4, 1, 2, 3)
+
+
+def at_voxels(dense: Tensor, x: SparseTensor, low: int) -> Tensor:
+    return dense.permute(0, 2, 3, 4, 1)[cells(x, low)]
+
+
+def dense_weight(conv: SparseConv) -> Tensor:
+    """[Cout, Cin, kz, ky, kx]: the kernel's index runs fastest along x."""
+    size = conv.kernel_size
+    return conv.kernel.view(size, size, size, *conv.kernel.shape[1:]).permute(4, 3, 0, 1, 2)
+
+
+def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
+    """Values, and gradients of a random projection with respect to ``inputs``."""
+    torch.testing.assert_close(ours, dense, atol=1e-10, rtol=1e-10)
+    projection = torch.randn(ours.shape, generator=torch.Generator().manual_seed(9), dtype=ours.dtype)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, projection, retain_graph=True),
+        torch.autograd.grad(dense, inputs, projection),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "stride"), [(1, 1), (3, 1), (5, 1), (2, 1), (1, 2), (2, 2), (3, 2), (4, 2), (3, 3)]
+)
+def test_convolution_is_conv3d_on_the_same_support(kernel_size: int, stride: int) -> None:
+    low = -8 if stride == 2 else LOW
+    x, conv = make_tensor(), SparseConv(5, 7, kernel_size, stride, bias=True).double()
+    y = conv(x)
+    assert y.stride == stride
+    dense = to_dense(x, low, SIDE)
+    if kernel_size % 2:  # centred
+        dense = functional.conv3d(dense, dense_weight(conv), conv.bias, stride, padding=kernel_size // 2)
+    else:  # offsets 0 .. kernel_size - 1
+        dense = functional.conv3d(
+            functional.pad(dense, (0, kernel_size - 1) * 3), dense_weight(conv), conv.bias, stride
+        )
+    assert_same(y.features, at_voxels(dense, y, low), [x.features, conv.kernel])
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3, 4])
+def test_transposed_convolution_restores_coordinates_and_is_conv_transpose3d(kernel_size: int) -> None:
+    x, low = make_tensor(), -8
+    down, up = SparseConv(5, 6, 2, 2).double(), SparseConv(6, 4, kernel_size, 2, transposed=True).double()
+    coarse = down(x)
+    y = up(coarse)
+    assert y.stride == 1
+    assert torch.equal(y.coordinates, x.coordinates)
+    size = up.kernel_size
+    weight = up.kernel.view(size, size, size, 6, 4).permute(3, 4, 0, 1, 2)
+    odd = kernel_size % 2
+    dense = functional.conv_transpose3d(
+        to_dense(coarse, low, SIDE), weight, stride=2, padding=kernel_size // 2 if odd else 0, output_padding=odd
+    )
+    assert_same(y.features, at_voxels(dense, y, low), [x.features, down.kernel, up.kernel])
+
+
+def test_dilation_is_that_of_conv3d() -> None:
+    x, conv = make_tensor(), SparseConv(5, 3, 3, dilation=2).double()
+    dense = functional.conv3d(to_dense(x, LOW, SIDE), dense_weight(conv), padding=2, dilation=2)
+    assert_same(conv(x).features, at_voxels(dense, x, LOW), [x.features, conv.kernel])
+
+
+def test_x_runs_fastest_in_the_kernel() -> None:
+    """MinkowskiEngine's order. A kernel of one tap moves the features by that tap's offset."""
+    offsets = kernel_offsets(3)
+    assert offsets[0].tolist() == [-1, -1, -1]
+    assert offsets[1].tolist() == [0, -1, -1]
+    assert offsets[3].tolist() == [-1, 0, -1]
+    assert offsets[13].tolist() == [0, 0, 0]
+    assert kernel_offsets(2).tolist()[:3] == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    coordinates = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
+    conv = SparseConv(1, 1, 3)
+    nn.init.zeros_(conv.kernel)
+    conv.kernel.data[14] = 1.0  # reads the voxel at x + 1
+    assert conv(sparse_tensor(torch.tensor([[3.0], [5.0]]), coordinates, 1)).features.tolist() == [[5.0], [0.0]]
+
+
+def test_items_do_not_see_each_other() -> None:
+    x, conv = make_tensor(), SparseConv(5, 4, 3).double()
+    first = x.coordinates[:, 0] == 0
+    alone = sparse_tensor(x.features[first], x.coordinates[first], 1)
+    torch.testing.assert_close(conv(x).features[first], conv(alone).features)
+
+
+def test_a_network_passes_gradcheck() -> None:
+    x = make_tensor(channels=2, points=6)
+    net = nn.Sequential(SparseConv(2, 2, 3), SparseConv(2, 3, 3, 2), SparseConv(3, 2, 2, 2, transposed=True)).double()
+    manager = x.manager
+
+    def run(features: Tensor, *kernels: Tensor) -> Tensor:
+        out = SparseTensor(features, manager)
+        for conv, kernel in zip(net, kernels, strict=True):
+            stride = out.stride // conv.stride if conv.transposed else out.stride * conv.stride
+            out = SparseTensor(manager.convolve(out.features, kernel, out.stride, stride, conv.kernel_size), manager, stride)
+        return out.features
+
+    assert torch.autograd.gradcheck(run, (x.features, *[conv.kernel for conv in net]))
+
+
+def test_no_gradient_is_computed_that_nobody_wants() -> None:
+    x, conv = make_tensor(), SparseConv(5, 4, 3).double()
+    conv.requires_grad_(False)
+    conv(x).features.sum().backward()
+    assert conv.kernel.grad is None
+    conv.requires_grad_(True)
+    conv(x.replace(x.features.detach())).features.sum().backward()
+    assert conv.kernel.grad is not None
+
+
+@pytest.mark.parametrize(("stride", "out_stride", "kernel_size"), [(1, 1, 3), (1, 2, 2), (1, 2, 3), (2, 4, 3), (1, 3, 5)])
+def test_table_and_search_find_the_same_neighbours(
+    monkeypatch: pytest.MonkeyPatch, stride: int, out_stride: int, kernel_size: int
+) -> None:
+    manager = make_tensor().manager
+    assert isinstance(manager, TorchCoordinates)
+    by_table = manager.neighbours(stride, out_stride, kernel_size)
+    monkeypatch.setattr(sparse_coordinates, "_TABLE_CELLS", 0)
+    monkeypatch.setattr(sparse_coordinates, "_TABLE_CELLS_PER_VOXEL", 0)
+    assert torch.equal(manager.neighbours(stride, out_stride, kernel_size), by_table)
+    inside, places = manager.coordinates(stride).tolist(), kernel_offsets(kernel_size) * stride
+    row_of = {tuple(voxel): row for row, voxel in enumerate(inside)}
+    for target, (item, *voxel) in enumerate(manager.coordinates(out_stride).tolist()):
+        for tap, offset in enumerate(places.tolist()):
+            source = (item, *[a + b for a, b in zip(voxel, offset, strict=True)])
+            assert by_table[tap, target] == row_of.get(source, -1)
+
+
+def test_kernel_maps_are_made_once_per_stride_and_kernel() -> None:
+    manager = make_tensor().manager
+    assert isinstance(manager, TorchCoordinates)
+    kernel_map = manager.kernel_map(1, 1, 3)
+    assert manager.kernel_map(1, 1, 3) is kernel_map
+    assert manager.kernel_map(1, 1, 5) is not kernel_map
+    assert manager.kernel_map(2, 1, 2) is manager.kernel_map(1, 2, 2).adjoint
+    assert manager.kernel_map(1, 2, 2).adjoint.adjoint is manager.kernel_map(1, 2, 2)
+    assert manager.coordinates(4) is manager.coordinates(4)
+
+
+def test_a_level_does_not_depend_on_the_way_to_it() -> None:
+    manager, other = make_tensor().manager, make_tensor().manager
+    manager.coordinates(2)
+    assert torch.equal(manager.coordinates(4), other.coordinates(4))
+
+
+def test_transposed_without_coordinates_to_restore_says_so() -> None:
+    x = make_tensor()
+    with pytest.raises(AdlbenchError, match="none of stride 4 were made"):
+        SparseConv(5, 5, 2, 2, transposed=True).double()(SparseTensor(x.features, x.manager, 8))
+
+
+@pytest.mark.parametrize("mode", ["max", "mean", "sum"])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(2, 2), (3, 2), (3, 1)])
+def test_pooling_is_over_the_voxels_that_are_there(mode: str, kernel_size: int, stride: int) -> None:
+    x = make_tensor()
+    y = SparsePool(mode, kernel_size, stride)(x)
+    row_of = {tuple(voxel): row for row, voxel in enumerate(x.coordinates.tolist())}
+    rows = []
+    for item, *voxel in y.coordinates.tolist():
+        places = [(item, *[a + b for a, b in zip(voxel, o, strict=True)]) for o in kernel_offsets(kernel_size).tolist()]
+        around = x.features[[row_of[place] for place in places if place in row_of]]
+        rows.append({"max": around.amax(0), "mean": around.mean(0), "sum": around.sum(0)}[mode])
+    assert_same(y.features, torch.stack(rows), [x.features])
+
+
+@pytest.mark.parametrize("mode", ["max", "mean", "sum"])
+def test_global_pooling_is_per_item(mode: str) -> None:
+    x = make_tensor()
+    y = SparseGlobalPool(mode)(x)
+    parts = [x.features[x.coordinates[:, 0] == item] for item in range(ITEMS)]
+    expected = [{"max": p.amax(0), "mean": p.mean(0), "sum": p.sum(0)}[mode] for p in parts]
+    assert_same(y, torch.stack(expected), [x.features])
+
+
+def test_batch_norm_is_over_all_voxels_of_the_batch() -> None:
+    """One big and one small item: statistics over voxels, not means of the items' statistics. PyTorch's momentum."""
+    points = torch.cat([torch.rand(1, 200, 3) * 9, torch.rand(1, 200, 3) * 2])
+    voxels = quantise(points, 1.0)
+    features = torch.randn(len(voxels.coordinates), 6) + 3 * voxels.coordinates[:, :1]
+    ours, theirs = SparseBatchNorm(6, momentum=0.02), nn.BatchNorm1d(6, momentum=0.02)
+    x = sparse_tensor(features.requires_grad_(), voxels.coordinates, 2)
+    out, expected = ours(x).features, theirs(features)
+    torch.testing.assert_close(out, expected)
+    (gradient,), (wanted,) = (torch.autograd.grad(y.square().sum() + y[0].sum(), features) for y in (out, expected))
+    torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.running_mean, features.mean(0) * 0.02)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x).features, theirs(features))
+
+
+def test_batch_norm_of_a_single_voxel_is_finite() -> None:
+    norm = SparseBatchNorm(3)
+    x = sparse_tensor(torch.randn(1, 3), torch.zeros(1, 4, dtype=torch.int64), 1)
+    assert norm(x).features.isfinite().all()
+
+
+def test_instance_norm_is_per_item() -> None:
+    x, norm = make_tensor(), SparseInstanceNorm(5).double()
+    parts = [x.features[x.coordinates[:, 0] == item] for item in range(ITEMS)]
+    expected = [functional.instance_norm(part.t()[None], eps=1e-8)[0].t() for part in parts]
+    torch.testing.assert_close(norm(x).features, torch.cat(expected))
+
+
+def test_residual_block_starts_from_its_shortcut() -> None:
+    """Without its two convolutions a block is the ReLU of its input, or of the strided 1^3 convolution of it."""
+    x = make_tensor(4, dtype=torch.float32)
+    block = ResidualBlock(4, 4)
+    nn.init.zeros_(block.norm2.weight)
+    assert block.downsample is None
+    torch.testing.assert_close(block(x).features, x.features.relu())
+    strided = ResidualBlock(4, 6, 2)
+    nn.init.zeros_(strided.norm2.weight)
+    assert strided.downsample is not None
+    torch.testing.assert_close(strided(x).features, strided.downsample(x).features.relu())
+
+
+def test_the_same_to_the_bit_each_time() -> None:
+    x = make_tensor(dtype=torch.float32)
+    net = nn.Sequential(conv_norm_relu(5, 16, 3), ResidualBlock(16, 16, 2), conv_norm_relu(16, 8, 2, 2, transposed=True))
+    runs = []
+    for _ in range(2):
+        again = sparse_tensor(x.features, x.coordinates, ITEMS)
+        out = net(again).features
+        runs.append([out, *torch.autograd.grad(out.square().sum(), [x.features, *net.parameters()])])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_autocast_multiplies_in_half_precision_and_gives_float32_gradients() -> None:
+    x, conv = make_tensor(16, dtype=torch.float32), SparseConv(16, 16, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x).features
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), conv(x).features, atol=0.05, rtol=0.05)
+    out.float().sum().backward()
+    assert conv.kernel.grad is not None
+    assert conv.kernel.grad.dtype == torch.float32

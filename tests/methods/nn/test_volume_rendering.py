@@ -1,0 +1,149 @@
+"""Volume rendering against closed forms and against a plain re-statement of the quadrature in double precision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adlbench.methods.nn.volume_rendering import (
+    INFINITE,
+    accumulate,
+    composite,
+    expected_depth,
+    interval_lengths,
+    sample_pdf,
+    stratified_depths,
+)
+
+
+def quadrature(
+    density: np.ndarray, rgb: np.ndarray, depths: np.ndarray, direction: np.ndarray
+) -> dict[str, np.ndarray]:
+    """One ray, one sample after the other, in front-to-back order; white background."""
+    through, colour, weights = 1.0, np.zeros(3), []
+    for i, sigma in enumerate(density):
+        length = (depths[i + 1] - depths[i]) * np.linalg.norm(direction) if i + 1 < len(depths) else 1e10
+        alpha = 1 - math.exp(-max(sigma, 0.0) * length)
+        weights.append(through * alpha)
+        colour += weights[-1] * rgb[i]
+        through *= 1 - alpha
+    w = np.array(weights)
+    return {"weights": w, "rgb": colour + (1 - w.sum()), "opacity": w.sum(), "depth": (w * depths).sum() / w.sum()}
+
+
+def test_equals_the_quadrature_written_out() -> None:
+    rng = np.random.default_rng(0)
+    rays, samples = 12, 20
+    raw, rgb = rng.normal(0, 3, (rays, samples)), rng.uniform(size=(rays, samples, 3))
+    depths, directions = np.sort(rng.uniform(2, 6, (rays, samples))), rng.normal(0, 1.5, (rays, 3))
+    lengths = interval_lengths(torch.tensor(depths), torch.tensor(directions))
+    weights, _, opacity = composite(torch.relu(torch.tensor(raw)), lengths)
+    colour = accumulate(weights.float(), torch.tensor(rgb)) + (1 - opacity.float())[:, None]
+    depth, _ = expected_depth(weights, torch.tensor(depths))
+    for ray in range(rays):
+        expected = quadrature(raw[ray], rgb[ray], depths[ray], directions[ray])
+        np.testing.assert_allclose(weights[ray].numpy(), expected["weights"], atol=1e-6)
+        np.testing.assert_allclose(colour[ray].numpy(), expected["rgb"], atol=1e-5)
+        np.testing.assert_allclose(opacity[ray].numpy(), expected["opacity"], atol=1e-6)
+        np.testing.assert_allclose(depth[ray].numpy(), expected["depth"], atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 4.0])
+def test_homogeneous_medium(sigma: float) -> None:
+    """Opacity 1 - exp(-sigma L); the depth where a ray ends is exponential, cut off at L. Directions are oblique."""
+    near, far, samples, slant = 1.0, 3.0, 4000, 1.25
+    depths = stratified_depths(torch.tensor([near]), torch.tensor([far]), samples)
+    direction = torch.tensor([[0.75, 0.0, 1.0]])  # length 1.25
+    lengths = interval_lengths(depths, direction, last=0.0)
+    weights, transmittance, opacity = composite(torch.full_like(depths, sigma), lengths)
+    rate, length = sigma * slant, far - near  # per unit of z-depth
+    gone = math.exp(-rate * length)
+    assert opacity.item() == pytest.approx(1 - gone, rel=1e-4)
+    torch.testing.assert_close(transmittance, torch.exp(-rate * (depths - near)), atol=1e-4, rtol=0)
+    mean, variance = expected_depth(weights, depths)
+    assert mean.item() == pytest.approx(near + 1 / rate - length * gone / (1 - gone), rel=1e-3)
+    assert variance.item() == pytest.approx(1 / rate**2 - length**2 * gone / (1 - gone) ** 2, rel=5e-3)
+
+
+def test_lengths_are_multiplied_by_the_direction_and_the_last_is_endless() -> None:
+    lengths = interval_lengths(torch.tensor([[2.0, 2.5, 4.0]]), torch.tensor([[3.0, 0.0, 4.0]]))
+    torch.testing.assert_close(lengths, torch.tensor([[2.5, 7.5, 5 * INFINITE]]))
+    faint = composite(torch.tensor([[0.0, 0.0, 1e-6]]), lengths)
+    assert faint.opacity.item() == 1.0  # any density in the last interval stops the ray
+    assert composite(torch.zeros(1, 3), lengths).opacity.item() == 0.0
+
+
+def test_opaque_samples_leave_finite_gradients() -> None:
+    density = torch.tensor([[0.0, 1e4, 1e4, 5.0]], requires_grad=True)
+    lengths = interval_lengths(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0.0, 0.0, 1.0]]))
+    composite(density, lengths).weights[0, 2].backward()
+    assert density.grad is not None
+    assert torch.isfinite(density.grad).all()
+
+
+def test_weights_are_float32_for_bfloat16_densities() -> None:
+    weights = composite(torch.rand(2, 5).bfloat16(), torch.ones(2, 5)).weights
+    assert weights.dtype == torch.float32
+    assert accumulate(weights, torch.rand(2, 5, 3).bfloat16()).dtype == torch.float32
+
+
+def test_depth_of_nothing_is_zero() -> None:
+    mean, variance = expected_depth(torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 4.0, 5.0]]))
+    assert (mean.item(), variance.item()) == (0.0, 0.0)
+
+
+def test_variance_of_two_surfaces() -> None:
+    """Half the weight at 2, half at 6: mean 4, variance 4, whatever the opacity."""
+    mean, variance = expected_depth(torch.tensor([[0.2, 0.0, 0.2]]), torch.tensor([[2.0, 5.0, 6.0]]))
+    assert (mean.item(), variance.item()) == pytest.approx((4.0, 4.0))
+
+
+def test_stratified_depths_stay_in_their_bins_and_fill_them() -> None:
+    near, far = torch.tensor([2.0, 1.0]).repeat(500), torch.tensor([6.0, 9.0]).repeat(500)
+    depths = stratified_depths(near, far, 5, torch.Generator().manual_seed(0))
+    grid = stratified_depths(near, far, 5)
+    torch.testing.assert_close(grid[0], torch.tensor([2.0, 3.0, 4.0, 5.0, 6.0]))
+    middle = 0.5 * (grid[:, 1:] + grid[:, :-1])
+    assert (depths[:, 1:] >= middle).all()
+    assert (depths[:, :-1] <= middle).all()
+    assert depths.diff(dim=-1).min() > 0
+    inner = (depths[0::2, 2] - 3.5).mean().item()  # the third bin of [2, 6] is [3.5, 4.5]
+    assert inner == pytest.approx(0.5, abs=0.05)
+
+
+def inverse_cdf(edges: Tensor, weights: Tensor, u: np.ndarray) -> np.ndarray:
+    mass = weights.double().numpy() + 1e-5
+    cdf = np.concatenate([[0], np.cumsum(mass / mass.sum())])
+    return np.interp(u, cdf, edges.double().numpy())
+
+
+def test_sample_pdf_inverts_the_distribution_function() -> None:
+    generator = torch.Generator().manual_seed(1)
+    edges = torch.rand(6, 17, generator=generator).sort(dim=-1).values * 4 + 2
+    weights = torch.rand(6, 16, generator=generator).square()
+    even = sample_pdf(edges, weights, 33)
+    u = torch.rand(6, 33, generator=torch.Generator().manual_seed(5)).numpy()
+    drawn = sample_pdf(edges, weights, 33, torch.Generator().manual_seed(5))
+    for ray in range(6):
+        expected = inverse_cdf(edges[ray], weights[ray], np.linspace(0, 1, 33))
+        np.testing.assert_allclose(even[ray].numpy(), expected, atol=2e-4)
+        np.testing.assert_allclose(drawn[ray].numpy(), inverse_cdf(edges[ray], weights[ray], u[ray]), atol=2e-4)
+
+
+def test_sample_pdf_goes_where_the_weight_is() -> None:
+    edges = torch.linspace(0, 10, 11)[None]
+    weights = torch.zeros(1, 10)
+    weights[0, 3], weights[0, 7] = 0.75, 0.25
+    samples = sample_pdf(edges, weights, 4000, torch.Generator().manual_seed(0))
+    third, seventh = (((samples > low) & (samples < low + 1)).float().mean().item() for low in (3, 7))
+    assert third == pytest.approx(0.75, abs=0.03)
+    assert third + seventh == pytest.approx(1, abs=1e-2)
+
+
+def test_sample_pdf_without_any_weight_is_even_and_finite() -> None:
+    samples = sample_pdf(torch.linspace(2, 6, 9)[None], torch.zeros(1, 8), 5)
+    torch.testing.assert_close(samples, torch.tensor([[2.0, 3.0, 4.0, 5.0, 6.0]]))
