@@ -85,7 +85,12 @@ def choose_cell(
     reasons = []
     for name in tasks:
         request = Request(
-            task=(name,), method=(method,), dataset=(dataset,) if dataset else (), fidelity="smoke", device="cpu", plugins=tuple(plugins)
+            task=(name,),
+            method=(method,),
+            dataset=(dataset,) if dataset else (),
+            fidelity="smoke",
+            device="cpu",
+            plugins=tuple(plugins),
         )
         found = plan(request, catalog)
         if found.cells:

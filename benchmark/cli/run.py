@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import signal
     import time
     from pathlib import Path
 
@@ -35,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     from adlbench.benchmark.tracking import ui_command
 
     start = time.monotonic()
+    # A job scheduler's TERM, and an INT that a background shell had ignored, end the run as Ctrl-C does: with checkpoints.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     request = parse_request(args.overrides)
     catalog = Catalog(plugins=request.plugins)
     plan = make_plan(request, catalog)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from adlbench.benchmark.leaderboard.statistics import shared_ranks, t_interval
 
-GROUP = ["task", "protocol", "dataset", "fidelity", "hardware", "precision", "fingerprints"]
+GROUP = ["task", "protocol", "dataset", "fidelity", "hardware", "fingerprints"]
 
 
 @dataclass
@@ -49,7 +49,6 @@ class Board:
     protocol: str
     fidelity: str
     hardware: str
-    precision: str
     fingerprint: str  # of the data; several instances are joined by a hash
     instances: list[str]
     primary: str
@@ -67,14 +66,15 @@ def boards(frame: pd.DataFrame) -> list[Board]:
     if frame.empty:
         return []
     frame = frame.copy()
-    frame["precision"] = frame["precision"].fillna("fp32")
+    # A method in another precision is another row: it is the method's choice, and a part of what is compared.
+    frame["method"] = frame["method"].where(frame["precision"] == "fp32", frame["method"] + " " + frame["precision"])
     frame["fingerprints"] = _joined_fingerprints(frame)
     result = [_board(dict(zip(GROUP, key)), cells) for key, cells in frame.groupby(GROUP, dropna=False, sort=True)]
     for (_, _), group in _by_pair(result):
         if len(group) > 1:
             axes = [
                 axis
-                for axis in ("protocol", "fidelity", "hardware", "precision", "fingerprint")
+                for axis in ("protocol", "fidelity", "hardware", "fingerprint")
                 if len({getattr(b, axis) for b in group}) > 1
             ]
             for board in group:
@@ -120,7 +120,6 @@ def _board(group: dict[str, Any], cells: pd.DataFrame) -> Board:
         protocol=group["protocol"],
         fidelity=group["fidelity"],
         hardware=group["hardware"],
-        precision=group["precision"],
         fingerprint=group["fingerprints"] if cells["instance"].nunique() > 1 else str(last["fingerprint"])[:12],
         instances=sorted(cells["instance"].unique()),
         primary=primary,

@@ -50,7 +50,7 @@ def _title(board: Board) -> str:
 
 def _caption(board: Board) -> str:
     split = f". {board.split_because}" if board.split_because else ""
-    return f"protocol {board.protocol}, {board.precision}, {board.hardware}, data {board.fingerprint}{split}"
+    return f"protocol {board.protocol}, {board.hardware}, data {board.fingerprint}{split}"
 
 
 def _header(board: Board) -> list[str]:
@@ -157,7 +157,7 @@ def csv_text(found: Sequence[Board]) -> str:
     """Long form: one line for each board, method and quantity."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    axes = ["task", "dataset", "protocol", "fidelity", "hardware", "precision", "fingerprint"]
+    axes = ["task", "dataset", "protocol", "fidelity", "hardware", "fingerprint"]
     writer.writerow([*axes, "method", "trivial", "rank", "quantity", "mean", "interval95", "n"])
     for board in found:
         for row in board.rows:

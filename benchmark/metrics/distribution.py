@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from adlbench.benchmark.api import DataError
-from adlbench.benchmark.metrics.extractors import Extractor
+from adlbench.benchmark.metrics.extractors import EXTRACTORS, Extractor
 
 FEATURES, LOGITS = "features", "logits"
 MIN_IMAGES = 8  # below that, subsets and neighbourhoods do not exist
@@ -230,6 +230,9 @@ def score_distributions(
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
         "extractor_dimension": extractor.dimension,
+        "extractor_reaches": EXTRACTORS[
+            extractor.name
+        ].reaches,  # on what it was trained for; elsewhere it is a stranger
         "library": f"torch-fidelity {torch_fidelity.__version__}",
     }
     return DistributionScores(values, notes)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
 Field = Callable[[NDArray[np.float32]], NDArray[np.floating]]  # [M, 3] -> [M]
 
@@ -18,7 +19,8 @@ def sample_field(field: Field, resolution: int) -> NDArray[np.float32]:
 
     Coarse to fine: a cell is looked into when the field changes sign on its corners, or is smaller there than the
     distance (times ``SLACK``) at which a surface could still pass through; elsewhere its values are interpolated. Right
-    for anything that grows away from its zero about like a distance, also when it is clamped at 0.1 or above.
+    for anything that grows away from its zero about like a distance, also when it is clamped at 0.1 or above. Where a field
+    is small and flat around a cell (a network before training) it is taken not to reach 0.
     """
     factor = 1
     while resolution % (2 * factor) == 0 and resolution // factor > COARSEST:
@@ -26,9 +28,11 @@ def sample_field(field: Field, resolution: int) -> NDArray[np.float32]:
     n = resolution // factor
     values = np.asarray(field(_corners(np.ones((n + 1,) * 3, dtype=bool), n)), dtype=np.float32).reshape((n + 1,) * 3)
     while n < resolution:
-        smallest, lowest, highest = _over_corners(np.abs(values), np.minimum), *_bounds(values)
+        lowest, highest = _over_corners(values, np.minimum), _over_corners(values, np.maximum)
+        smallest = _over_corners(np.abs(values), np.minimum)
+        around = maximum_filter(highest, 3) - minimum_filter(lowest, 3)  # the range over the 27 cells around
         reach = SLACK * np.sqrt(3) / 2 * 2 / n  # half the diagonal of a cell: every point of it is so near to a corner
-        cells = (smallest <= reach) | ((lowest <= 0) & (highest > 0))
+        cells = (smallest <= np.minimum(reach, around)) | ((lowest <= 0) & (highest > 0))
         n *= 2
         values = _refined(values)
         ask = np.zeros_like(values, dtype=bool)
@@ -67,10 +71,6 @@ def _over_corners(values: NDArray, combine: np.ufunc) -> NDArray:
         lower = np.take(values, np.arange(values.shape[axis] - 1), axis)
         values = combine(lower, np.take(values, np.arange(1, values.shape[axis]), axis))
     return values
-
-
-def _bounds(values: NDArray) -> tuple[NDArray, NDArray]:
-    return _over_corners(values, np.minimum), _over_corners(values, np.maximum)
 
 
 def _refined(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ ENVIRONMENT_VARIABLE = "ADLBENCH_LPIPS_WEIGHTS"  # a file of the trunk's weights
 
 # torchvision's files; the hexadecimal digits in a name are the first of its sha256.
 TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
-SMALLEST = {"alex": 32, "vgg": 16, "squeeze": 32}  # pixels; below that a pooling layer has nothing left
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; below that a pooling layer has nothing left
 
 
 class LPIPSUnavailable(AdlbenchError):

@@ -38,7 +38,9 @@ class Evaluation:
     values: dict[str, float] = field(default_factory=dict)  # metric -> value over the test set
     absent: dict[str, str] = field(default_factory=dict)  # metric -> why it has no value
     items: dict[str, np.ndarray] = field(default_factory=dict)  # metric -> [N], one value per test item, for pairing
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)  # as they would be stored: uint8 images, int labels
+    predictions: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # as they would be stored: uint8 images, int labels
     images: dict[str, np.ndarray] = field(default_factory=dict)  # name -> uint8 [H, W, 3], for people
     notes: dict[str, Any] = field(default_factory=dict)  # beside the numbers: n, floors, extractor, number of samples
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class Part:
     def sdf(self, points: Array) -> Array:
         return self.solid.sdf(self.to_local(points))
 
+    @cached_property
+    def ball(self) -> tuple[Array, float]:
+        """Centre [3] and radius of a ball that holds it."""
+        low, high = self.solid.bounds
+        return self.rotation @ ((low + high) / 2) + self.position, float(np.linalg.norm(high - low)) / 2
+
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         points, normals = self.solid.sample(n, rng)
         return points @ self.rotation.T + self.position, normals @ self.rotation.T
@@ -61,7 +68,14 @@ class Shape:
 
     def sdf(self, points: Array) -> Array:
         """Signed distance [N] at ``points`` [N, 3], negative inside."""
-        return np.min([part.sdf(points) for part in self.parts], axis=0)
+        to_centre = np.stack([np.linalg.norm(points - part.ball[0], axis=1) for part in self.parts])
+        radius = np.array([part.ball[1] for part in self.parts])[:, None]
+        nearest, farthest = to_centre - radius - 1e-9, (to_centre + radius).min(0)
+        distance = np.full(len(points), np.inf)
+        for part, at_least in zip(self.parts, nearest):  # only where this part can be the nearest
+            possible = np.flatnonzero(at_least < np.minimum(distance, farthest))
+            distance[possible] = np.minimum(distance[possible], part.sdf(points[possible]))
+        return distance
 
     def surface(self, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """``n`` uniform points of the outer surface [n, 3], outward normals [n, 3], labels [n] (index into PARTS)."""
@@ -76,7 +90,9 @@ class Shape:
 
             outer = np.ones(len(points), dtype=bool)
             for number, part in enumerate(self.parts):
-                others = np.flatnonzero(outer & (owner != number))
+                centre, radius = part.ball
+                near = np.square(points - centre).sum(1) <= radius**2 + 1e-9
+                others = np.flatnonzero(outer & near & (owner != number))
                 outer[others] = part.sdf(points[others]) > 0
             labels = np.take([PARTS.index(part.name) for part in self.parts], owner)
             kept.append((points[outer], normals[outer], labels[outer]))

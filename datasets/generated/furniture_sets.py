@@ -12,19 +12,20 @@ from adlbench.datasets.generated.furniture import CLASSES, VERSION, make_shape, 
 
 
 @lru_cache(maxsize=4)
-def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: int) -> Arrays:
+def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: int, turn: bool = True) -> Arrays:
     """Points on every class's first ``per_class`` shapes of a split, in random order of the shapes.
 
-    Each shape is turned about the up axis (y) by any angle, tilted about x by up to ``tilt`` degrees and scaled by
+    Each shape is turned about the up axis (y) by any angle (unless ``turn`` is false), tilted about x by up to ``tilt`` degrees and scaled by
     0.6 to 1. The order of the points is random, so that the first so many of them are a fair sample.
 
     Returns ``points``, ``normals`` float32 [N, P, 3], ``label`` int64 [N], ``point_label`` int64 [N, P].
     """
     parameters = {"per_class": per_class, "split": split, "num_points": num_points, "tilt": tilt, "seed": seed}
+    parameters |= {} if turn else {"turn": False}
 
     def make() -> Arrays:
         items = [
-            _posed_points((label, split, i), num_points, tilt, seed)
+            _posed_points((label, split, i), num_points, tilt, turn, seed)
             for label in range(len(CLASSES))
             for i in range(per_class)
         ]
@@ -41,13 +42,13 @@ def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: in
 
 
 def _posed_points(
-    which: tuple[int, str, int], num_points: int, tilt: float, seed: int
+    which: tuple[int, str, int], num_points: int, tilt: float, turn: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     label, split, number = which
     name = CLASSES[label]
     rng = shape_rng(seed + 1, name, split, number)  # of the pose and the samples; the shape has its own
     shape = make_shape(name, split, number, seed)
-    posed = shape.posed(rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(-tilt, tilt)), rng.uniform(0.6, 1.0))
+    posed = shape.posed(rng.uniform(0, 2 * np.pi) * turn, np.deg2rad(rng.uniform(-tilt, tilt)), rng.uniform(0.6, 1.0))
     points, normals, parts = posed.surface(num_points, rng)
     return points, normals, np.asarray(label), parts
 

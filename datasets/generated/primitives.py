@@ -21,6 +21,10 @@ class Solid(Protocol):
     def area(self) -> float:
         """Of the whole surface."""
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """The lowest and the highest corner [3] of a box that holds it."""
+
     def sdf(self, points: Array) -> Array:
         """Signed distance [N] at ``points`` [N, 3], negative inside."""
 
@@ -41,6 +45,10 @@ class Box:
     def area(self) -> float:
         x, y, z = self.half
         return float(8 * (x * y + y * z + z * x))
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return -self.half, self.half
 
     def sdf(self, points: Array) -> Array:
         q = np.abs(points) - self.half
@@ -88,6 +96,11 @@ class Prism:
     @property
     def area(self) -> float:
         return float(2 * _signed_area(self._outline) + 2 * self.half_height * self._perimeter.sum())
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        low, high = self.polygon.min(0), self.polygon.max(0)
+        return np.array([low[0], -self.half_height, low[1]]), np.array([high[0], self.half_height, high[1]])
 
     def sdf(self, points: Array) -> Array:
         edges = np.ones(len(self._outline), dtype=bool)
@@ -160,6 +173,11 @@ class Lathe:
     def area(self) -> float:
         return float(self._areas.sum())
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        radius, low, high = self.profile[:, 0].max(), self.profile[:, 1].min(), self.profile[:, 1].max()
+        return np.array([-radius, low, -radius]), np.array([radius, high, radius])
+
     def sdf(self, points: Array) -> Array:
         flat = np.stack([np.hypot(points[:, 0], points[:, 2]), points[:, 1]], 1)
         return _polygon_sdf(flat, self._outline, self._surface)
@@ -219,6 +237,10 @@ class Tube:
         """What a joint adds outside of a bend it takes away inside, to the third order of the angle."""
         length = np.linalg.norm(np.diff(self.path, axis=0), axis=1)
         return float((2 * np.pi * self.radius * length).sum() + 4 * np.pi * self.radius**2)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return self.path.min(0) - self.radius, self.path.max(0) + self.radius
 
     def sdf(self, points: Array) -> Array:
         start, step = self.path[:-1], np.diff(self.path, axis=0)

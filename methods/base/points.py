@@ -22,18 +22,24 @@ def choose_points(batch: dict[str, Tensor], count: int, generator: torch.Generat
     return {name: value[:, index] if name in PER_POINT else value for name, value in batch.items()}
 
 
-def rotate(points: Tensor, up_axis: int, generator: torch.Generator) -> Tensor:
-    """Each cloud of ``points`` [B, P, 3] by its own angle, uniform in [0, 2 pi), about ``up_axis`` (0 x, 1 y, 2 z)."""
-    angle = torch.rand(len(points), generator=generator) * (2 * math.pi)
+def random_rotations(count: int, up_axis: int, generator: torch.Generator) -> Tensor:
+    """[count, 3, 3], to multiply row vectors with: angles uniform in [0, 2 pi) about ``up_axis`` (0 x, 1 y, 2 z)."""
+    angle = torch.rand(count, generator=generator) * (2 * math.pi)
     cos, sin = angle.cos(), angle.sin()
     first, second = (up_axis + 1) % 3, (up_axis + 2) % 3
-    matrix = torch.zeros(len(points), 3, 3)
+    matrix = torch.zeros(count, 3, 3)
     matrix[:, up_axis, up_axis] = 1.0
     matrix[:, first, first] = cos
     matrix[:, first, second] = sin
     matrix[:, second, first] = -sin
     matrix[:, second, second] = cos
-    return points @ matrix
+    return matrix
+
+
+def rotate(batch: dict[str, Tensor], up_axis: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Each cloud, its ``points`` and ``normals`` [B, P, 3], by an angle of its own about ``up_axis``."""
+    matrix = random_rotations(len(batch["points"]), up_axis, generator)
+    return {name: value @ matrix if name in ("points", "normals") else value for name, value in batch.items()}
 
 
 def jitter(points: Tensor, sigma: float, clip: float, generator: torch.Generator) -> Tensor:

@@ -14,17 +14,17 @@ from adlbench.methods.base.points import jitter
 from adlbench.methods.base.supervised import SupervisedMethod
 from adlbench.methods.nn.sparse_tensor import SparseTensor, Voxels, quantise, resolve_backend, sparse_tensor
 
-FEATURES = {"constant": 1, "offset": 3, "normals": 3}  # name -> channels
+FEATURES = {"constant": 1, "offset": 3, "position": 3, "normals": 3}  # name -> channels
 
 
 @dataclass(eq=False, kw_only=True)
 class VoxelMethod(SupervisedMethod):
     """Supervised training on the occupied voxels of point clouds."""
 
-    synchronises: ClassVar[str] = "the numbers of voxels, and of pairs of voxels at each tap of a kernel, size the buffers"
+    synchronises: ClassVar[str] = "the numbers of voxels, and of pairs at each tap of a kernel, size the buffers"
 
     voxel_size: float = 0.05  # in the units of the points
-    features: tuple[str, ...] = ("constant",)  # of a voxel: "constant" 1; "offset", "normals": means over its points
+    features: tuple[str, ...] = ("constant",)  # of a voxel: "constant" 1; the others are means over its points
     backend: str = "auto"  # "torch", "minkowski", or "auto"
 
     optimizer_name: str = "sgd"  # or "adamw"
@@ -66,6 +66,8 @@ class VoxelMethod(SupervisedMethod):
             elif name == "offset":  # from the voxel's centre, in voxels: [-0.5, 0.5]
                 scaled = points / self.voxel_size
                 parts.append(voxels.average(scaled - scaled.floor() - 0.5))
+            elif name == "position":
+                parts.append(voxels.average(points))
             else:
                 parts.append(voxels.average(batch["normals"]))
         features = torch.cat(parts, dim=1)

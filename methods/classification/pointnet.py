@@ -89,12 +89,11 @@ class PointNet(SupervisedMethod):
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         batch = choose_points(batch, self.num_points, generator)
-        points = batch["points"]
         if self.rotation:
-            points = rotate(points, self.up_axis, generator)
+            batch = rotate(batch, self.up_axis, generator)
         if self.jitter_sigma > 0:
-            points = jitter(points, self.jitter_sigma, self.jitter_clip, generator)
-        return {**batch, "points": points}
+            batch = {**batch, "points": jitter(batch["points"], self.jitter_sigma, self.jitter_clip, generator)}
+        return batch
 
     def learning_rate_at(self, progress: float) -> float:
         decays = math.floor(progress * self.num_decays)

@@ -50,6 +50,9 @@ class FittedGaussian(Method):
         self.root = (vectors * values.clamp_min(0).sqrt()).float().to(self.context.device)
         return {"variance": values.sum().float()}
 
+    def num_parameters(self) -> int:
+        return len(self.mean) * (len(self.mean) + 3) // 2  # a mean and one half of the covariance
+
     def predictor(self) -> GaussianPredictor:
         return GaussianPredictor(self.mean.clone(), self.root.clone(), self.schema)
 

@@ -99,7 +99,7 @@ class _Project(torch.autograd.Function):
         conics = torch.stack([yy, -xy, xx]).div_(torch.addcmul(xx * yy, xy, xy, value=-1))
         # A covariance so thin and long that its determinant is lost to rounding cannot be drawn.
         drawn = (position[2] > near) & torch.isfinite(conics).all(0) & (conics[0] > 0)
-        variances = torch.stack([xx, yy]).mul_(drawn)
+        variances = torch.stack([xx, yy]).masked_fill_(~drawn, 0)
 
         ctx.save_for_backward(
             quaternions, scales, rotation, focal, position, inverse_depth, slope, inner, view, axes, factor, conics

@@ -66,9 +66,8 @@ def rasterize(
         reach = 2 * (opacities / MIN_ALPHA).log()
         first, last = pixel_boxes(means2d, variances, reach, width, height)
         tiles = bin_gaussians(means2d, conics, reach, (first, last), depths, width, height, tile_size)
-    image: Tensor = _Composite.apply(
-        means2d, conics, opacities, features, tiles, (width, height), max_alpha, torch.is_grad_enabled()
-    )
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (means2d, conics, opacities, features))
+    image: Tensor = _Composite.apply(means2d, conics, opacities, features, tiles, (width, height), max_alpha, keep)
     return Raster(image[:-1], image[-1], (last >= first).all(0))
 
 

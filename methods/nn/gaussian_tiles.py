@@ -40,7 +40,8 @@ def pixel_boxes(means2d: Tensor, variances: Tensor, reach: Tensor, width: int, h
     """
     half = (reach.clamp(min=0) * variances).sqrt_()
     half.mul_(1.0001).add_(1e-3)  # rounding must not lose a pixel that counts; one too many is skipped by its alpha
-    half.masked_fill_((reach <= 0) | (variances[0] <= 0), -1)
+    half.masked_fill_(~((reach > 0) & (variances[0] > 0)), -1)  # NaN is not drawn either
+    means2d = means2d.nan_to_num(0.0)
     limit = torch.tensor([[width], [height]], dtype=means2d.dtype, device=means2d.device)
     first = (means2d - half - 0.5).ceil_().clamp_(min=0).minimum(limit)
     last = (means2d + half - 0.5).floor_().minimum(limit - 1).clamp_(min=-1)

@@ -61,7 +61,8 @@ class MinkowskiCoordinates(CoordinateManager):
         # MinkowskiEngine may store rows in another order than they came in; rows of stride 1 are translated both ways
         rows = kept.long()
         same = len(rows) == 0 or torch.equal(rows, torch.arange(len(coordinates), device=rows.device))
-        self._stored, self._restored = (None, None) if same else (rows, rows.argsort())
+        self._stored: Tensor | None = None if same else rows
+        self._restored: Tensor | None = None if same else rows.argsort()
 
     def coordinates(self, stride: int) -> Tensor:
         if stride == 1:
@@ -82,8 +83,8 @@ class MinkowskiCoordinates(CoordinateManager):
         generator = self._engine.KernelGenerator(kernel_size, ratio, dilation, dimension=3)
         mode = convolution.ConvolutionMode.DEFAULT
         function = getattr(convolution, name)
-        with torch.autocast(features.device.type, enabled=False):  # it has no half precision on the CPU
-            return self._apply(function, features.float(), stride, out_stride, kernel.float(), generator, mode)
+        dtype = torch.promote_types(features.dtype, torch.float32)  # it has no half precision
+        return self._apply(function, features.to(dtype), stride, out_stride, kernel.to(dtype), generator, mode)
 
     def pool(self, features: Tensor, stride: int, out_stride: int, kernel_size: int, mode: str) -> Tensor:
         pooling = importlib.import_module("MinkowskiPooling")

@@ -56,7 +56,9 @@ class PooledLayer(SharedLayer):
         weight, norm = self.linear.weight, self.norm
         tracked_mean, tracked_variance = self.tracked()
         with torch.autocast(features.device.type, enabled=False):
-            extreme, mean, covariance = _ExtremeAndMoments.apply(features.to(weight.dtype), weight, norm.weight, self.training)
+            extreme, mean, covariance = _ExtremeAndMoments.apply(
+                features.to(weight.dtype), weight, norm.weight, self.training
+            )
             if self.training:
                 mean, variance = weight @ mean, ((weight @ covariance) * weight).sum(1)
                 self.track(mean.detach(), variance.detach(), features.shape[0] * features.shape[1])
@@ -112,23 +114,33 @@ class PointEncoding:
 
 
 class PointNetEncoder(nn.Module):
-    """Input transform, mlp(before), feature transform, mlp(after), mlp(pooled) and max pooling; points [B, N, 3].
+    """Input transform, mlp(before), feature transform, mlp(after), mlp(pooled) and max pooling.
 
-    ``before=(64, 64), after=(64, 128), pooled=1024`` is the paper's figure 2; ``before=(64, 128, 128), after=(512,),
-    pooled=2048`` its part segmentation network (figure 9).
+    Each point is one or more vectors, [B, N, 3 * vectors]: its position, and perhaps its normal. The input transform is
+    predicted from the positions and applied to all of them. ``before=(64, 64), after=(64, 128), pooled=1024`` is the
+    paper's figure 2; ``before=(64, 128, 128), after=(512,), pooled=2048`` its part segmentation network (figure 9).
     """
 
-    def __init__(self, before: Sequence[int] = (64, 64), after: Sequence[int] = (64, 128), pooled: int = 1024):
+    def __init__(
+        self,
+        before: Sequence[int] = (64, 64),
+        after: Sequence[int] = (64, 128),
+        pooled: int = 1024,
+        *,
+        vectors: int = 1,
+    ):
         super().__init__()
+        self.vectors = vectors
         self.input_transform = TNet(3)
-        self.before = shared_mlp(3, before)
+        self.before = shared_mlp(3 * vectors, before)
         self.feature_transform = TNet(before[-1])
         self.after = shared_mlp(before[-1], after)
         self.pooled = PooledLayer(after[-1], pooled)
         self.local_width = sum(before) + before[-1] + sum(after)
 
     def forward(self, points: Tensor) -> PointEncoding:
-        features = points @ self.input_transform(points)
+        transform = self.input_transform(points[..., :3])
+        features = torch.cat([vector @ transform for vector in points.split(3, dim=-1)], dim=-1)
         local = []
         for layer in self.before:
             features = layer(features)
@@ -164,6 +176,7 @@ class _ExtremeAndMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, sign: Tensor, moments: bool) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.contiguous()
         clouds, count = _clouds_at_once(x), x.shape[0] * x.shape[1]
         sign = torch.where(sign < 0, -1.0, 1.0)
         flipped = weight * sign[:, None]  # maximise throughout

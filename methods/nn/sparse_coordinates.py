@@ -8,6 +8,7 @@ one fixed order: no atomics, so that the result is the same to the bit each time
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class KernelMap:
     order: Tensor  # int32 [pairs]: the pairs sorted by target
     bounds: Tensor  # int32 [num_targets + 1]: where in ``order`` each target begins
     centre: int | None
-    mirror: int | None  # the sum of the indices of opposite taps, where the adjoint is the same map with the kernel turned
+    mirror: int | None  # where the adjoint is the same map with the kernel turned: the sum of opposite taps' indices
     _adjoint: KernelMap | None = None
 
     @property
@@ -102,7 +103,7 @@ def map_from_neighbours(neighbours: Tensor, num_sources: int, *, symmetric: bool
     flat = neighbours.flatten()
     where = _nonzero(flat >= 0)
     edges = torch.searchsorted(where, torch.arange(volume + 1, device=where.device) * num_targets).tolist()
-    sizes = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    sizes = [end - start for start, end in itertools.pairwise(edges)]
     order, bounds = _sort_pairs(where, volume, num_targets)
     return KernelMap(
         taps=[tap for tap, size in enumerate(sizes) if size],
@@ -122,7 +123,7 @@ def _sort_pairs(cells: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]
     """Pairs lie in ``cells`` [pairs] of a table [rows, columns]: the pairs sorted by column (then row), and where each
     column begins [columns + 1]. A transposition instead of a sort."""
     table = torch.full((rows * columns,), -1, dtype=torch.int32, device=cells.device)
-    table[cells] = torch.arange(len(cells), dtype=torch.int32, device=cells.device)
+    table.scatter_(0, cells, torch.arange(len(cells), dtype=torch.int32, device=cells.device))
     counts = (table.view(rows, columns) >= 0).sum(0)
     turned = table.view(rows, columns).t().flatten()
     return turned.index_select(0, _nonzero(turned >= 0)), functional.pad(counts.cumsum(0), (1, 0)).int()
@@ -188,7 +189,7 @@ class TorchCoordinates(CoordinateManager):
         cells = self.batch_size * math.prod(box.size)
         if cells <= max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(keys)):
             table = torch.full((cells,), -1, dtype=torch.int32, device=keys.device)
-            table[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+            table.scatter_(0, keys, torch.arange(len(keys), dtype=torch.int32, device=keys.device))
             found = table.index_select(0, wanted)
         else:
             place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)

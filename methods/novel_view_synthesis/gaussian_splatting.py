@@ -251,7 +251,7 @@ class GaussianSplatting(PerSceneMethod):
         cloud.means[:, first:] = positions
         cloud.log_scales[:, first:] -= math.log(self.split_factor)
 
-        faint = cloud.opacities < self.prune_opacity
+        faint = ~(cloud.opacities >= self.prune_opacity)  # and what is NaN
         huge = cloud.scales.amax(0) > self.prune_above * extent
         gone = faint | huge if self.iteration > self.reset_every else faint
         left = (~gone).nonzero().squeeze(1)

@@ -24,6 +24,9 @@ class NearestShape(Method):
     consumes: ClassVar[frozenset[Modality]] = frozenset({Modality.SHAPE})
 
     compared: int = 1024  # of the observed samples
+    shortlist: int = (
+        8  # shapes that are compared well, chosen with the stored sample that is nearest to each observed one
+    )
     clamp: float = 0.1  # distances beyond it are all the same when shapes are compared
 
     def skip(self, schema: DataSchema) -> str | None:
@@ -51,36 +54,45 @@ class NearestShape(Method):
 
     def predictor(self) -> NearestShapePredictor:
         fields = [InterpolatedDistance(p.numpy(), d.numpy()) for p, d in zip(self.points, self.distances)]
-        return NearestShapePredictor(fields, self.compared, self.clamp)
+        return NearestShapePredictor(fields, self.compared, self.shortlist, self.clamp)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.distances = state["points"].cpu(), state["distances"].cpu()
 
 
 class NearestShapePredictor:
-    def __init__(self, fields: list[InterpolatedDistance], compared: int, clamp: float):
-        self.fields, self.compared, self.clamp = fields, compared, clamp
+    def __init__(self, fields: list[InterpolatedDistance], compared: int, shortlist: int, clamp: float):
+        self.fields, self.compared, self.shortlist, self.clamp = fields, compared, shortlist, clamp
 
     def adapt(self, observation: Batch) -> InterpolatedDistance:
         points = observation["sdf_points"][: self.compared].cpu().numpy()
-        truth = observation["sdf"][: self.compared].cpu().numpy().clip(-self.clamp, self.clamp)
-        errors = [np.abs(field(points).clip(-self.clamp, self.clamp) - truth).mean() for field in self.fields]
-        return self.fields[int(np.argmin(errors))]
+        truth = observation["sdf"][: self.compared].cpu().numpy()
+        few = slice(None, self.compared // 4)
+        rough = [self._error(field.nearest(points[few]), truth[few]) for field in self.fields]
+        candidates = [self.fields[i] for i in np.argsort(rough, kind="stable")[: self.shortlist]]
+        return min(candidates, key=lambda field: self._error(field(points), truth))
+
+    def _error(self, distances: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+        return float(np.abs(distances.clip(-self.clamp, self.clamp) - truth.clip(-self.clamp, self.clamp)).mean())
 
 
 class InterpolatedDistance:
     """A signed distance from scattered samples: moving least squares of first order over the nearest samples.
 
     The value at a position is that of the plane fitted to the samples around it, weighted by 1 / distance^2. It is kept
-    within what a signed distance can be, given the nearest sample: it changes at most by the way that one goes.
+    within what a signed distance can be, given those samples: it changes at most by the way that one goes.
     """
 
-    neighbours = 12
-    ridge = 1e-3  # on the slope: decides where the neighbours do not
+    neighbours = 8
+    ridge = 3e-2  # on the slope: decides where the neighbours do not
 
     def __init__(self, points: NDArray[np.floating], distances: NDArray[np.floating]):
         """points [S, 3], distances [S]."""
         self.tree, self.distances = cKDTree(points), distances
+
+    def nearest(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The distance [M] of the sample nearest to each of ``points`` [M, 3]."""
+        return self.distances[self.tree.query(points)[1]]
 
     def __call__(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """Signed distances [M] at ``points`` [M, 3]."""
@@ -97,7 +109,7 @@ class InterpolatedDistance:
         normal_matrix = weighted.transpose(0, 2, 1) @ centred + self.ridge * np.eye(3)
         slope = np.linalg.solve(normal_matrix, (weighted * rest[..., None]).sum(1)[..., None])[..., 0]  # [M, 3]
         fitted = mean_value - (slope * mean_offset).sum(1)
-        return np.clip(fitted, values[:, 0] - away[:, 0], values[:, 0] + away[:, 0])
+        return np.clip(fitted, (values - away).max(1), (values + away).min(1))
 
     def query(self, points: Tensor) -> Tensor:
         """Signed distances [M, 1] at points [M, 3]."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -105,8 +104,3 @@ class MinkUNetNetwork(nn.Module):
         for up, decoder, skip in zip(self.up, self.decoders, reversed(skips), strict=True):
             x = decoder(cat(up(x), skip))
         return self.final(x).features
-
-
-def num_parameters(planes: tuple[int, ...], layers: tuple[int, ...], inputs: int = 3, classes: int = 20) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in MinkUNetNetwork(inputs, classes, planes, layers).parameters())

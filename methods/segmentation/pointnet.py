@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adlbench.benchmark.api import AdlbenchError, Batch, DataSchema, TaskKind
+from adlbench.benchmark.api import AdlbenchError, Batch, Context, DataSchema, TaskKind, TrainingData
 from adlbench.methods.classification.pointnet import PointNet
 from adlbench.methods.nn.pointnet import PointNetEncoder, SharedLayer
 
 
 class PointNetSegmenter(nn.Module):
-    """Points [B, N, 3], and the labels [B] if ``num_classes`` > 0, to logits [B, N, K] and the feature transform.
+    """Points [B, N, 3 * vectors], and the labels [B] if ``num_classes`` > 0, to logits [B, N, K] and the feature transform.
 
     The head sees, at every point, the local features of all layers before the pooled one, the pooled feature, and
     the shape's class as a one-hot vector.
@@ -30,7 +30,8 @@ class PointNetSegmenter(nn.Module):
         self,
         *,
         num_parts: int,
-        num_classes: int,
+        num_classes: int = 0,
+        vectors: int = 1,
         before: Sequence[int],
         after: Sequence[int],
         pooled: int,
@@ -39,7 +40,7 @@ class PointNetSegmenter(nn.Module):
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.encoder = PointNetEncoder(before, after, pooled)
+        self.encoder = PointNetEncoder(before, after, pooled, vectors=vectors)
         self.first = SharedLayer(pooled + num_classes + self.encoder.local_width, head[0])
         self.rest = nn.Sequential(
             nn.Dropout(dropout),
@@ -79,11 +80,15 @@ class PointNetSegmentation(PointNet):
     dropout: float = 0.2  # after the first two layers of the head
     rotation: bool = False
     jitter_sigma: float = 0.0
+    normals: bool = False  # are part of the input
     class_label: bool = False  # the shape's class is part of the input, where the task shows it
+    part_weights: float = 0.0  # a part of frequency f weighs f^-part_weights in the loss; 0 as in the paper
 
     def skip(self, schema: DataSchema) -> str | None:
         if self.class_label and ("label" not in schema.fields or not schema.classes):
             return "class_label is set, and this dataset has no classes"
+        if self.normals and "normals" not in schema.fields:
+            return "normals is set, and this dataset has none"
         return super().skip(schema)
 
     def network(self, schema: DataSchema) -> nn.Module:
@@ -91,6 +96,7 @@ class PointNetSegmentation(PointNet):
         return PointNetSegmenter(
             num_parts=len(schema.parts),
             num_classes=num_classes,
+            vectors=2 if self.normals else 1,
             before=self.before,
             after=self.after,
             pooled=self.pooled,
@@ -99,12 +105,29 @@ class PointNetSegmentation(PointNet):
         )
 
     def logits(self, net: nn.Module, batch: Batch) -> Tensor:
-        logits: Tensor = net(batch["points"], self.label_of(batch))[0]
+        logits: Tensor = net(self.points_of(batch), self.label_of(batch))[0]
         return logits
 
+    def setup(self, data: TrainingData, context: Context) -> None:
+        super().setup(data, context)
+        self.weights = torch.ones(len(data.schema.parts), device=context.device)
+        if data.present and self.part_weights > 0:
+            counts = torch.bincount(data.train.all()["point_label"].flatten(), minlength=len(data.schema.parts))
+            share = counts.clamp_min(1) / counts.sum()
+            weights = share**-self.part_weights
+            self.weights = (weights / (weights * share).sum()).float().to(context.device)  # 1 on average over points
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        flat, target = logits.flatten(0, -2).float(), batch[self.target].flatten()
+        losses = functional.cross_entropy(flat, target, reduction="none") * self.weights[target]
+        return {"loss": losses.mean(), "accuracy": (flat.detach().argmax(-1) == target).float().mean()}
+
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits, feature_transform = net(batch["points"], self.label_of(batch))
+        logits, feature_transform = net(self.points_of(batch), self.label_of(batch))
         return self.regularised(self.cross_entropy(logits, batch), feature_transform)
+
+    def points_of(self, batch: Batch) -> Tensor:
+        return torch.cat([batch["points"], batch["normals"]], -1) if self.normals else batch["points"]
 
     def label_of(self, batch: Batch) -> Tensor | None:
         if not self.class_label:

@@ -73,12 +73,19 @@ def test_pairing_by_seed_finds_what_the_spread_hides() -> None:
 
 @pytest.mark.parametrize(
     ("axis", "value"),
-    [("fidelity", "smoke"), ("hardware", "gpu"), ("protocol", "p@2"), ("fingerprint", "bb"), ("precision", "bf16")],
+    [("fidelity", "smoke"), ("hardware", "gpu"), ("protocol", "p@2"), ("fingerprint", "bb")],
 )
 def test_what_is_not_comparable_never_shares_a_table(axis: str, value: str) -> None:
     found = boards(frame({"method": "a", "metric.psnr": 30.0}, {"method": "b", "metric.psnr": 31.0, axis: value}))
     assert len(found) == 2
     assert all(len(board.rows) == 1 and axis in board.split_because for board in found)
+
+
+def test_another_precision_is_another_row() -> None:
+    found = boards(
+        frame({"method": "a", "metric.psnr": 30.0}, {"method": "a", "metric.psnr": 31.0, "precision": "bf16"})
+    )
+    assert [row.method for row in found[0].rows] == ["a bf16", "a"]
 
 
 def test_mean_over_instances_then_interval_over_seeds() -> None:

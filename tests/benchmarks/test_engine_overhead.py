@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests_support import toy
 from torch import Tensor
 
 from adlbench.benchmark.api import Budget, Context, Method, Predictor, TrainingData
 from adlbench.benchmark.cell import TrainingLog, make_context, train
 from adlbench.benchmark.clock import Clock
-from tests_support import toy
 
 STEPS, ROUNDS = 60, 15
 

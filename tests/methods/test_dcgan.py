@@ -92,11 +92,11 @@ def test_initial_weights():
     torch.manual_seed(0)
     net = initialise(Generator(3, (32, 32), 100, 64, 5))
     for module in layers(net, nn.ConvTranspose2d, nn.Linear):
-        assert float(module.weight.mean()) == pytest.approx(0, abs=2e-3)
-        assert float(module.weight.std()) == pytest.approx(0.02, rel=0.05)
+        assert float(module.weight.detach().mean()) == pytest.approx(0, abs=2e-3)
+        assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     for module in layers(net, nn.BatchNorm2d):
-        assert float(module.weight.mean()) == pytest.approx(1, abs=0.01)
-        assert float(module.weight.std()) == pytest.approx(0.02, rel=0.4)
+        assert float(module.weight.detach().mean()) == pytest.approx(1, abs=0.01)
+        assert float(module.weight.detach().std()) == pytest.approx(0.02, rel=0.4)
 
 
 # --------------------------------------------------------------------------------------------------------- the training

@@ -64,6 +64,7 @@ def test_gaussian_has_the_moments_of_the_training_images():
     torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0, atol=5e-3)
     torch.testing.assert_close(torch.cov(drawn.T), covariance, rtol=0.1, atol=3e-4)
     assert drawn[:, 8].max() < 1e-6  # a pixel without variance
+    assert method.num_parameters() == 9 + 45
 
 
 def test_gaussian_refuses_what_has_too_many_pixels():

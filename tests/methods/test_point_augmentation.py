@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from adlbench.methods.base.points import choose_points, jitter, rotate
+from adlbench.methods.base.points import choose_points, jitter, random_rotations, rotate
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_rotation_keeps_height_and_distances(axis: int) -> None:
     points = torch.randn(5, 40, 3)
-    turned = rotate(points, axis, generator())
+    turned = rotate({"points": points}, axis, generator())["points"]
     torch.testing.assert_close(turned[..., axis], points[..., axis])
     torch.testing.assert_close(turned @ turned.mT, points @ points.mT, atol=1e-5, rtol=1e-4)
     assert float((turned - points).abs().flatten(1).amax(1).min()) > 1e-3
@@ -25,9 +25,17 @@ def test_rotation_keeps_height_and_distances(axis: int) -> None:
     torch.testing.assert_close(torch.linalg.det(turned[:, :3]), torch.linalg.det(points[:, :3]))
 
 
+def test_normals_turn_with_their_points() -> None:
+    batch = {"points": torch.randn(3, 20, 3), "normals": torch.randn(3, 20, 3), "label": torch.arange(3)}
+    turned = rotate(batch, 1, generator())
+    product = (batch["points"] * batch["normals"]).sum(-1)
+    torch.testing.assert_close((turned["points"] * turned["normals"]).sum(-1), product, atol=1e-5, rtol=1e-4)
+    assert torch.equal(turned["label"], batch["label"])
+
+
 def test_angles_are_uniform_over_the_circle() -> None:
-    turned = rotate(torch.tensor([1.0, 0.0, 0.0]).expand(4000, 1, 3), 1, generator())
-    angle = torch.atan2(turned[:, 0, 2], turned[:, 0, 0])
+    turned = torch.tensor([1.0, 0.0, 0.0]) @ random_rotations(4000, 1, generator())
+    angle = torch.atan2(turned[:, 2], turned[:, 0])
     counts = torch.histc(angle, bins=8, min=-math.pi, max=math.pi)
     assert float((counts / 500 - 1).abs().max()) < 0.2
 
@@ -62,8 +70,8 @@ def test_fewer_points_than_asked_for_are_all_kept() -> None:
 
 
 def test_the_generator_decides() -> None:
-    points = torch.randn(2, 9, 3)
+    batch = {"points": torch.randn(2, 9, 3)}
     torch.manual_seed(1)
-    first = jitter(rotate(points, 1, generator()), 0.1, 0.3, generator())
+    first = jitter(rotate(batch, 1, generator())["points"], 0.1, 0.3, generator())
     torch.manual_seed(2)
-    assert torch.equal(first, jitter(rotate(points, 1, generator()), 0.1, 0.3, generator()))
+    assert torch.equal(first, jitter(rotate(batch, 1, generator())["points"], 0.1, 0.3, generator()))

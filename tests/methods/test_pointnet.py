@@ -122,6 +122,17 @@ def test_part_network_equals_the_plain_concatenation(training: bool) -> None:
     torch.testing.assert_close(transform, encoding.feature_transform)
 
 
+def test_the_input_transform_turns_normals_along() -> None:
+    torch.manual_seed(0)
+    net = PointNetSegmenter(num_parts=4, vectors=2, dropout=0.0, **SMALL).double().eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        net.encoder.input_transform.transform.weight.normal_(std=0.1)
+    points, normals = torch.randn(2, 2, 30, 3, dtype=torch.float64)
+    transform = net.encoder.input_transform(points)
+    expected = net.encoder.before[0](torch.cat([points @ transform, normals @ transform], -1))
+    torch.testing.assert_close(net.encoder(torch.cat([points, normals], -1)).local[0], expected)
+
+
 def test_classifier_ignores_the_order_of_points_and_segmenter_follows_it() -> None:
     points, order = torch.randn(2, 50, 3), torch.randperm(50)
     classifier = PointNetClassifier(7).eval()
@@ -178,6 +189,24 @@ def test_loss_is_cross_entropy_plus_the_regulariser(make_context: MakeContext) -
     expected = functional.cross_entropy(logits, batch["label"]) + 0.1 * orthogonality_loss(transform)
     assert float(terms["orthogonality"].detach()) > 0.01
     torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_part_weights_raise_rare_parts(make_context: MakeContext) -> None:
+    data = make_data()
+    label = torch.zeros(24, 40, dtype=torch.int64)
+    label[:, :4] = 1  # a tenth of the points
+    data.train.fields["point_label"] = label  # type: ignore[attr-defined]
+    method = PointNetSegmentation(part_weights=0.5, **SMALL)
+    method.setup(data, make_context())
+    assert float(method.weights[1] / method.weights[0]) == pytest.approx(3.0)
+    assert float(method.weights[label].mean()) == pytest.approx(1.0)
+    logits = torch.randn(24, 40, 2)
+    losses = functional.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
+    expected = (losses * method.weights[label.flatten()]).mean()
+    torch.testing.assert_close(method.cross_entropy(logits, {"point_label": label})["loss"], expected)
+    plain = PointNetSegmentation(**SMALL)
+    plain.setup(data, make_context())
+    assert torch.equal(plain.weights, torch.ones(2))
 
 
 def test_augmentation_subsamples_turns_and_jitters() -> None:
@@ -305,6 +334,23 @@ def test_what_cannot_be_normalised_is_skipped() -> None:
     assert "batch_size" in (PointNet(batch_size=1).skip(make_data().schema) or "")
     without = replace(make_data().schema, fields=("points", "label"))
     assert "point_label" in (PointNetSegmentation().skip(without) or "")
+
+
+def test_normals_are_used_where_asked_for(make_context: MakeContext) -> None:
+    data = make_data()
+    method = PointNetSegmentation(normals=True, batch_size=8, **SMALL)
+    assert "normals" in (method.skip(data.schema) or "")
+    fields = {**data.train.fields, "normals": functional.normalize(torch.randn(24, 40, 3), dim=-1)}  # type: ignore[attr-defined]
+    data = TrainingData(replace(data.schema, fields=(*data.schema.fields, "normals")), ArraySplit(**fields))
+    assert method.skip(data.schema) is None
+    method.setup(data, make_context())
+    method.step()
+    batch = data.train.all()
+    with torch.no_grad():
+        shown = method.predictor().logits({"points": batch["points"], "normals": batch["normals"]})
+        other = method.predictor().logits({"points": batch["points"], "normals": -batch["normals"]})
+    assert shown.shape == (24, 40, 2)
+    assert not torch.equal(shown, other)
 
 
 def test_the_class_label_is_used_only_where_it_is_shown(make_context: MakeContext) -> None:

@@ -48,6 +48,7 @@ def test_likelihood_of_a_class_that_was_ruled_out_is_bounded():
     assert scores.negative_log_likelihood(logits, np.array([1, 1])).tolist() == [scores.MAX_NLL, scores.MAX_NLL]
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
 def test_weights_turn_correctness_into_balanced_accuracy(case):
     logits, truth = case
     correct = scores.rank_of_truth(logits, truth) == 0

@@ -47,7 +47,9 @@ def test_covariance_has_the_squared_scales_along_the_rotated_axes() -> None:
         torch.testing.assert_close(r @ r.t(), torch.eye(3, dtype=torch.float64))
         torch.testing.assert_close(covariance[:, :, i], r @ scales[:, i].square().diag() @ r.t())
     quarter = torch.tensor([[0.5**0.5], [0.0], [0.0], [0.5**0.5]])  # w, x, y, z: x turns to y
-    torch.testing.assert_close(rotation_matrices(quarter)[:, :, 0] @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]))
+    torch.testing.assert_close(
+        rotation_matrices(quarter)[:, :, 0] @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0])
+    )
 
 
 def test_mean_and_covariance_are_those_of_the_camera_linearised_at_the_mean() -> None:

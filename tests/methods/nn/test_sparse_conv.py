@@ -24,7 +24,9 @@ from adlbench.methods.nn.sparse_tensor import SparseTensor, quantise, sparse_ten
 ITEMS, LOW, SIDE = 2, -9, 36  # the dense grid [LOW, LOW + SIDE)^3; both are multiples of 1, 2 and 3
 
 
-def make_tensor(channels: int = 5, points: int = 120, dtype: torch.dtype = torch.float64, seed: int = 0) -> SparseTensor:
+def make_tensor(
+    channels: int = 5, points: int = 120, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> SparseTensor:
     generator = torch.Generator().manual_seed(seed)
     voxels = quantise(torch.rand(ITEMS, points, 3, generator=generator) * 9 - 4, 1.0)
     features = torch.randn(len(voxels.coordinates), channels, generator=generator, dtype=dtype)
@@ -136,7 +138,9 @@ def test_a_network_passes_gradcheck() -> None:
         out = SparseTensor(features, manager)
         for conv, kernel in zip(net, kernels, strict=True):
             stride = out.stride // conv.stride if conv.transposed else out.stride * conv.stride
-            out = SparseTensor(manager.convolve(out.features, kernel, out.stride, stride, conv.kernel_size), manager, stride)
+            out = SparseTensor(
+                manager.convolve(out.features, kernel, out.stride, stride, conv.kernel_size), manager, stride
+            )
         return out.features
 
     assert torch.autograd.gradcheck(run, (x.features, *[conv.kernel for conv in net]))
@@ -152,7 +156,9 @@ def test_no_gradient_is_computed_that_nobody_wants() -> None:
     assert conv.kernel.grad is not None
 
 
-@pytest.mark.parametrize(("stride", "out_stride", "kernel_size"), [(1, 1, 3), (1, 2, 2), (1, 2, 3), (2, 4, 3), (1, 3, 5)])
+@pytest.mark.parametrize(
+    ("stride", "out_stride", "kernel_size"), [(1, 1, 3), (1, 2, 2), (1, 2, 3), (2, 4, 3), (1, 3, 5)]
+)
 def test_table_and_search_find_the_same_neighbours(
     monkeypatch: pytest.MonkeyPatch, stride: int, out_stride: int, kernel_size: int
 ) -> None:
@@ -261,7 +267,9 @@ def test_residual_block_starts_from_its_shortcut() -> None:
 
 def test_the_same_to_the_bit_each_time() -> None:
     x = make_tensor(dtype=torch.float32)
-    net = nn.Sequential(conv_norm_relu(5, 16, 3), ResidualBlock(16, 16, 2), conv_norm_relu(16, 8, 2, 2, transposed=True))
+    net = nn.Sequential(
+        conv_norm_relu(5, 16, 3), ResidualBlock(16, 16, 2), conv_norm_relu(16, 8, 2, 2, transposed=True)
+    )
     runs = []
     for _ in range(2):
         again = sparse_tensor(x.features, x.coordinates, ITEMS)
