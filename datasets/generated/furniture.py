@@ -20,7 +20,7 @@ from adlbench.datasets.generated.furniture_classes import BUILDERS, PARTS
 from adlbench.datasets.generated.furniture_kit import Kit, about_x, about_y
 from adlbench.datasets.generated.primitives import Array, Solid
 
-VERSION = 5  # part of the key of cached data: raise it when a change here moves the arrays
+VERSION = 6  # part of the key of cached data: raise it when a change here moves the arrays
 CLASSES = tuple(BUILDERS)
 RADIUS = 1 / 1.03
 
@@ -82,7 +82,7 @@ class Shape:
         areas = np.array([part.solid.area for part in self.parts])
         kept: list[tuple[Array, Array, Array]] = []
         found, ask = 0, int(1.5 * n) + 16
-        while found < n:
+        while not kept or found < n:
             counts = rng.multinomial(ask, areas / areas.sum())
             drawn = [part.sample(int(count), rng) for part, count in zip(self.parts, counts)]
             points, normals = (np.concatenate(arrays) for arrays in zip(*drawn))
@@ -109,11 +109,11 @@ class Shape:
         """
         n_near = round(near * n)
         surface = self.surface(n_near, rng)[0]
-        deviation = np.where(np.arange(n_near) % 2 == 0, np.sqrt(0.0025), np.sqrt(0.00025))[:, None]
+        variance = np.where(np.arange(n_near)[:, None] % 2 == 0, 0.0025, 0.00025)
         direction = rng.normal(size=(n - n_near, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         ball = direction * rng.random((n - n_near, 1)) ** (1 / 3)
-        points = rng.permutation(np.concatenate([surface + deviation * rng.normal(size=surface.shape), ball]))
+        points = rng.permutation(np.concatenate([surface + np.sqrt(variance) * rng.normal(size=surface.shape), ball]))
         return points, self.sdf(points)
 
     def occupancy(self, resolution: int) -> Array:

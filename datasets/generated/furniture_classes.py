@@ -17,6 +17,7 @@ from adlbench.datasets.generated.furniture_kit import (
     legs,
     outline,
     pedestal,
+    pulled_in,
     rounded,
 )
 from adlbench.datasets.generated.primitives import Array, Box, Lathe, Prism
@@ -30,16 +31,18 @@ PARTS = (
 def chair(kit: Kit) -> None:
     w, d, h = kit.between(0.38, 0.62), kit.between(0.38, 0.6), kit.between(0.32, 0.55)
     t = kit.between(0.025, 0.1)
-    kit.slab("seat", outline(kit, w, d), h, h + t)
+    seat = outline(kit, w, d)
+    kit.slab("seat", seat, h, h + t)
     back_h, lean = kit.between(0.25, 0.7), kit.between(0.0, 0.35)
-    backrest(kit, w * kit.between(0.7, 0.98), -d / 2 + 0.035, low=h + t, height=back_h, lean=lean)
+    backrest(kit, w * kit.between(0.7, 0.98), -d / 2 + 0.035, seat, low=h + t, height=back_h, lean=lean)
     kind = kit.one_of("legs", "legs", "legs", "pedestal", "sled", "cantilever")
     if kind == "legs":
-        legs(kit, w / 2 * 0.9, d / 2 * 0.9, h)
+        legs(kit, w / 2 * 0.9, d / 2 * 0.9, h, within=seat)
     elif kind == "pedestal":
         pedestal(kit, h, min(w, d) / 2)
     else:
-        r, x, z = kit.between(0.012, 0.022), w / 2 * 0.85, d / 2 * 0.85
+        r = kit.between(0.012, 0.022)
+        x, z = pulled_in((w / 2 * 0.85, d / 2 * 0.85), seat, r)
         for s in (-1, 1):
             ends = [(s * x, h, z), (s * x, r, z), (s * x, r, -z)]
             kit.tube("leg", np.array([*ends, (s * x, h, -z)] if kind == "sled" else ends), r)
@@ -47,26 +50,31 @@ def chair(kit: Kit) -> None:
             kit.rod("leg", (-x, r, -z), (x, r, -z), r)
     if kit.flip(0.4):
         rise, ta, x = kit.between(0.14, 0.26), kit.between(0.025, 0.06), w / 2 + kit.between(-0.02, 0.03)
+        hold = pulled_in((w / 2 - ta * 0.8, d * 0.25), seat, 0.01)
         for s in (-1, 1):
             kit.box(
                 "arm", (s * x - ta / 2, h + t + rise, -d / 2), (s * x + ta / 2, h + t + rise + ta * 0.7, d / 2 * 0.8)
             )
-            kit.rod(
-                "arm", (s * (w / 2 - ta * 0.8), h + EMBED, d * 0.25), (s * x, h + t + rise + EMBED, d * 0.25), ta * 0.4
-            )
+            kit.rod("arm", (s * hold[0], h + EMBED, hold[1]), (s * x, h + t + rise + EMBED, d * 0.25), ta * 0.4)
 
 
 def stool(kit: Kit) -> None:
     w = kit.between(0.26, 0.5)
     d = w * kit.between(0.75, 1.1)
     h, t = w * kit.between(0.95, 2.4), kit.between(0.03, 0.12)
-    kit.slab("seat", outline(kit, w, d) if kit.flip(0.7) else ellipse(w, w), h, h + t)
+    seat = outline(kit, w, d) if kit.flip(0.7) else ellipse(w, w)
+    kit.slab("seat", seat, h, h + t)
+    ring, r, y = w * kit.between(0.4, 0.55), kit.between(0.008, 0.014), h * kit.between(0.2, 0.4)
+    spokes = []
     if kit.flip(0.3):
         pedestal(kit, h, w * kit.between(0.4, 0.55))
+        spokes = [(ring * np.cos(a), ring * np.sin(a)) for a in np.arange(3) * 2 * np.pi / 3]
     else:
-        legs(kit, w / 2 * 0.9, d / 2 * 0.9, h, number=kit.pick(3, 4, 4, 5))
+        top, foot = legs(kit, w / 2 * 0.9, d / 2 * 0.9, h, number=kit.pick(3, 4, 4, 5), within=seat)[0]
+        ring = float(np.linalg.norm((foot + (top - foot) * y / h)[[0, 2]]))
     if kit.flip(0.25):  # a foot ring
-        ring, r, y = w * kit.between(0.4, 0.55), kit.between(0.008, 0.014), h * kit.between(0.2, 0.4)
+        for x, z in spokes:
+            kit.rod("stretcher", (0, y, 0), (x, y, z), r)
         square = [(ring - r, y - r), (ring + r, y - r), (ring + r, y + r), (ring - r, y + r)]
         kit.turned("stretcher", square)
 
@@ -76,10 +84,12 @@ def table(kit: Kit) -> None:
     d, h = w * kit.between(0.5, 1.0), kit.between(0.35, 0.95)
     h = min(h, w * 0.8)
     t = kit.between(0.02, 0.08)
-    kit.slab("top", outline(kit, w, d), h, h + t)
+    top = outline(kit, w, d)
+    kit.slab("top", top, h, h + t)
     kind = kit.one_of("legs", "legs", "legs", "pedestal", "trestle", "panels")
     if kind == "legs":
-        legs(kit, w / 2 * kit.between(0.7, 0.92), d / 2 * kit.between(0.7, 0.92), h, number=kit.pick(3, 4, 4, 4, 6))
+        wide, deep = w / 2 * kit.between(0.7, 0.92), d / 2 * kit.between(0.7, 0.92)
+        legs(kit, wide, deep, h, number=kit.pick(3, 4, 4, 4, 6), within=top)
         if kit.flip(0.4):
             a, b, drop = w / 2 * 0.62, d / 2 * 0.62, kit.between(0.06, 0.16)
             for s in (-1, 1):
@@ -97,14 +107,16 @@ def table(kit: Kit) -> None:
                     kit.beam("leg", (s * x, 0, e * z), (s * x, h + EMBED, e * z * 0.15), tp, tp)
         y = h * kit.between(0.25, 0.6)
         reach = 0.0 if kind == "panels" else z * (1 - 0.85 * y / h)
-        for e in {-1, 1} if reach else {0}:
+        for e in (-1, 1) if reach else (0,):
             kit.box("stretcher", (-x, y - tp / 2, e * reach - tp / 3), (x, y + tp / 2, e * reach + tp / 3))
 
 
 def bench(kit: Kit) -> None:
     w = kit.between(1.0, 2.0)
     d, h, t = w * kit.between(0.18, 0.34), kit.between(0.32, 0.55), kit.between(0.03, 0.08)
+    seat = outline(kit, w, d)
     if kit.flip(0.5):  # planks
+        seat = np.array([[w, -d], [w, d], [-w, d], [-w, -d]]) / 2
         number, gap = kit.count(2, 5), kit.between(0.1, 0.25)
         pitch = d / number
         for i in range(number):
@@ -113,9 +125,9 @@ def bench(kit: Kit) -> None:
         for s in (-1, 1):
             kit.box("leg", (s * w * 0.38 - 0.03, h - 0.05, -d * 0.48), (s * w * 0.38 + 0.03, h + EMBED, d * 0.48))
     else:
-        kit.slab("seat", outline(kit, w, d), h, h + t)
+        kit.slab("seat", seat, h, h + t)
     if kit.flip(0.5):
-        legs(kit, w / 2 * kit.between(0.7, 0.88), d / 2 * 0.9, h, number=kit.pick(4, 4, 6, 8))
+        legs(kit, w / 2 * kit.between(0.7, 0.88), d / 2 * 0.9, h, number=kit.pick(4, 4, 6, 8), within=seat)
     else:
         x, tp, z = w / 2 * kit.between(0.6, 0.92), kit.between(0.03, 0.1), d / 2 * kit.between(0.7, 0.95)
         for s in (-1, 1):
@@ -124,7 +136,7 @@ def bench(kit: Kit) -> None:
             kit.box("stretcher", (-x, h * 0.3, -tp / 3), (x, h * 0.3 + tp, tp / 3))
     if kit.flip(0.45):
         back_h, lean = kit.between(0.25, 0.55), kit.between(0.0, 0.3)
-        backrest(kit, w * kit.between(0.8, 0.97), -d / 2 + 0.03, low=h + t, height=back_h, lean=lean)
+        backrest(kit, w * kit.between(0.8, 0.97), -d / 2 + 0.03, seat, low=h + t, height=back_h, lean=lean)
     if kit.flip(0.25):
         rise = kit.between(0.15, 0.25)
         for s in (-1, 1):
@@ -134,7 +146,8 @@ def bench(kit: Kit) -> None:
                 (s * w * 0.47 + 0.03, h + t + rise + 0.04, d * 0.45),
             )
             for e in (-0.38, 0.38):
-                kit.rod("arm", (s * w * 0.47, h + EMBED, e * d), (s * w * 0.47, h + t + rise + EMBED, e * d), 0.02)
+                x, z = pulled_in((s * w * 0.47, e * d), seat, 0.01)
+                kit.rod("arm", (x, h + EMBED, z), (s * w * 0.47, h + t + rise + EMBED, e * d), 0.02)
 
 
 def sofa(kit: Kit) -> None:
@@ -209,6 +222,7 @@ def bed(kit: Kit) -> None:
         elif style == "panel":
             kit.box("headboard", (-wide / 2, kit.between(0, foot), z - t / 2), (wide / 2, y + high, z + t / 2))
         else:
+            z = end * (d / 2 + 0.3 * t - 2 * EMBED)
             for x in np.linspace(-w / 2, w / 2, kit.count(5, 9)):
                 kit.rod("headboard", (float(x), foot, z), (float(x), y + high, z), t * 0.3)
             kit.rod("headboard", (-w / 2, y + high, z), (w / 2, y + high, z), t * 0.45)
@@ -293,15 +307,17 @@ def shelf(kit: Kit) -> None:
 
 
 def shade(kit: Kit, at: Sequence[float], radius: float, height: float, tilt: Array | None = None) -> None:
-    """A thin hollow shade around a bulb; its centre at ``at``."""
+    """A thin hollow shade or a globe that hangs from ``at``, the end of the pole."""
     t, top, h = 0.05 * radius + 0.004, radius * kit.between(0.3, 0.95), height / 2
+    tilt = np.eye(3) if tilt is None else tilt
+    at = np.asarray(at) - tilt @ np.array([0, h - t, 0])
     if kit.flip(0.65):  # open cone or drum
         ring = [(radius - t, -h), (radius, -h), (top, h), (top - t, h)]
         kit.add("shade", Lathe(np.array(ring)), at, tilt)
         kit.add(
             "shade",
             Lathe(np.array([(0, -t), (top, -t), (top, t), (0, t)])),
-            np.asarray(at) + (np.eye(3) if tilt is None else tilt) @ np.array([0, h - t, 0]),
+            at + tilt @ np.array([0, h - t, 0]),
             tilt,
         )
     elif kit.flip():  # bell, closed above
@@ -349,7 +365,7 @@ def lamp(kit: Kit) -> None:
     kind = kit.one_of("straight", "straight", "arc", "jointed")
     if kind == "straight" or base == "tripod":
         kit.rod("pole", (0, start, 0), (0, h, 0), r)
-        shade(kit, (0, h - sh * kit.between(0.0, 0.3), 0), sr, sh)
+        shade(kit, (0, h, 0), sr, sh)
         return
     reach, yaw = kit.between(0.2, 0.5) * h, kit.between(0, 2 * np.pi)
     if kind == "arc":
@@ -361,7 +377,7 @@ def lamp(kit: Kit) -> None:
     path = path @ about_y(yaw).T
     kit.tube("pole", path, r)
     swing = about_y(yaw) @ np.array([[np.cos(0.5), -np.sin(0.5), 0], [np.sin(0.5), np.cos(0.5), 0], [0, 0, 1.0]])
-    shade(kit, path[-1] - swing @ np.array([0, sh * 0.3, 0]), sr * 0.8, sh * 0.8, swing)
+    shade(kit, path[-1], sr * 0.8, sh * 0.8, swing)
 
 
 def mug(kit: Kit) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adlbench.datasets.generated.primitives import Array, Box, Lathe, Prism, Solid, Tube
+from adlbench.datasets.generated.primitives import Array, Box, Lathe, Prism, Solid, Tube, polygon_sdf
 
 EMBED = 0.006
 
@@ -155,6 +155,16 @@ def outline(kit: Kit, width: float, depth: float) -> Array:
     return np.array([[w, -d], [front, d], [-front, d], [-w, -d]])
 
 
+def pulled_in(spot: tuple[float, float], within: Array | None, margin: float) -> tuple[float, float]:
+    """The point (x, z), moved towards the origin until it lies ``margin`` inside of a polygon [K, 2]."""
+    if within is None:
+        return spot
+    candidates = np.linspace(1, 0, 41)[:, None] * np.array(spot)
+    good = np.flatnonzero(polygon_sdf(candidates, within, np.ones(len(within), dtype=bool)) <= -margin)
+    x, z = candidates[good[0] if len(good) else -1]
+    return float(x), float(z)
+
+
 # ------------------------------------------------------------------------------------------------------ substructures
 def one_leg(
     kit: Kit, style: str, top: Sequence[float], foot: Sequence[float], *, thickness: float, taper: float
@@ -181,9 +191,19 @@ def one_leg(
 
 
 def legs(
-    kit: Kit, half_width: float, half_depth: float, top: float, *, number: int = 4, thickness: float | None = None
-) -> None:
-    """Three to eight legs below the height ``top`` on a rectangle (three, five: on an ellipse), splayed or not."""
+    kit: Kit,
+    half_width: float,
+    half_depth: float,
+    top: float,
+    *,
+    number: int = 4,
+    thickness: float | None = None,
+    within: Array | None = None,
+) -> list[tuple[Array, Array]]:
+    """Three to eight legs below the height ``top`` on a rectangle (three, five: on an ellipse), splayed or not.
+
+    They start below the polygon ``within``. Returns the upper and the lower end of each.
+    """
     t = kit.between(0.03, 0.08) * (0.5 + top) if thickness is None else thickness
     style = kit.one_of("square", "round", "round", "turned")
     taper = kit.between(0.45, 1.0)
@@ -196,7 +216,7 @@ def legs(
         columns = np.linspace(-x, x, number // 2)
         spots = [(float(cx), sz * z) for cx in columns for sz in (-1, 1)]
     feet = []
-    for cx, cz in spots:
+    for cx, cz in (pulled_in(spot, within, t / 3) for spot in spots):
         out = np.array([cx / max(half_width, 1e-6), cz / max(half_depth, 1e-6)])
         foot = (cx + splay * out[0], 0.0, cz + splay * out[1])
         one_leg(
@@ -205,6 +225,7 @@ def legs(
         feet.append((np.array([cx, top, cz]), np.array(foot) if style != "turned" else np.array([cx, 0.0, cz])))
     if number == 4 and kit.flip(0.4):
         stretchers(kit, feet, t)
+    return feet
 
 
 def stretchers(kit: Kit, feet: list[tuple[Array, Array]], thickness: float) -> None:
@@ -241,9 +262,16 @@ def pedestal(kit: Kit, top: float, spread: float) -> None:
     kit.rod("pole", (0, t / 2, 0), (0, top + EMBED, 0), r, r * kit.between(0.6, 1.3))
 
 
-def backrest(kit: Kit, width: float, z: float, *, low: float, height: float, lean: float) -> None:
-    """A backrest that starts at height ``low`` in the plane z and leans backwards: panel, slats, ladder or hoop."""
+def backrest(kit: Kit, width: float, z: float, within: Array, *, low: float, height: float, lean: float) -> None:
+    """A backrest on the polygon ``within`` that starts at height ``low`` and leans backwards: panel, slats, ladder, hoop.
+
+    It stands at the depth z, or as far in front of it as the corners need to find a hold, and is narrower if they find none.
+    """
     t = kit.between(0.02, 0.06)
+    while pulled_in((width / 2 - t, z), within, 0.01) != (width / 2 - t, z):
+        z += 0.01
+        if z > 0.4 * within[:, 1].min():
+            z, width = within[:, 1].min() + 0.035, 0.9 * width
     kind = kit.one_of("panel", "panel", "slats", "ladder", "hoop", "spindles")
     up, w = np.array([0.0, np.cos(lean), -np.sin(lean)]), width / 2
     foot = np.array([0.0, low - 2 * EMBED, z])

@@ -15,8 +15,8 @@ from adlbench.datasets.generated.furniture import CLASSES, VERSION, make_shape, 
 def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: int, turn: bool = True) -> Arrays:
     """Points on every class's first ``per_class`` shapes of a split, in random order of the shapes.
 
-    Each shape is turned about the up axis (y) by any angle (unless ``turn`` is false), tilted about x by up to ``tilt`` degrees and scaled by
-    0.6 to 1. The order of the points is random, so that the first so many of them are a fair sample.
+    Each shape is turned about the up axis (y) by any angle (unless ``turn`` is false), tilted about x by up to ``tilt``
+    degrees and scaled by 0.6 to 1. The order of the points is random, so that the first so many of them are a fair sample.
 
     Returns ``points``, ``normals`` float32 [N, P, 3], ``label`` int64 [N], ``point_label`` int64 [N, P].
     """

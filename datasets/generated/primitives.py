@@ -104,7 +104,7 @@ class Prism:
 
     def sdf(self, points: Array) -> Array:
         edges = np.ones(len(self._outline), dtype=bool)
-        flat = _polygon_sdf(points[:, [0, 2]], self._outline, edges)
+        flat = polygon_sdf(points[:, [0, 2]], self._outline, edges)
         return _corner(flat, np.abs(points[:, 1]) - self.half_height)
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -180,7 +180,7 @@ class Lathe:
 
     def sdf(self, points: Array) -> Array:
         flat = np.stack([np.hypot(points[:, 0], points[:, 2]), points[:, 1]], 1)
-        return _polygon_sdf(flat, self._outline, self._surface)
+        return polygon_sdf(flat, self._outline, self._surface)
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         edge = rng.choice(len(self._outline), n, p=self._areas / self.area)
@@ -345,7 +345,7 @@ def _corner(*q: Array) -> Array:
     return outside + np.minimum(inside, 0)
 
 
-def _polygon_sdf(points: Array, polygon: Array, counted: Array) -> Array:
+def polygon_sdf(points: Array, polygon: Array, counted: Array) -> Array:
     """Signed distance [N] in the plane to the edges of a polygon [K, 2] that are ``counted`` [K].
 
     The others lie on the axis of a lathe; no ray from a point with radius >= 0 towards larger radii crosses them.

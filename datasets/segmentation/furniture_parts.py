@@ -52,4 +52,6 @@ class FurnitureParts(Dataset):
         arrays = point_set(per_class, split, self.num_points, self.tilt, self.seed, self.turn)
         names = self.parts
         index = torch.tensor([names.index(self.merge.get(name, name)) for name in PARTS])
-        return ArraySplit(**{**arrays, "point_label": index[torch.as_tensor(arrays["point_label"])]})
+        fields = {name: torch.as_tensor(array) for name, array in arrays.items()}
+        fields["point_label"] = index[fields["point_label"]]
+        return ArraySplit(**fields)

@@ -57,14 +57,11 @@ def sample_pdf(edges: Tensor, weights: Tensor, n: int, generator: torch.Generato
     return edge_below + share * (edge_above - edge_below)
 
 
-def interval_lengths(depths: Tensor, directions: Tensor, last: float = INFINITE) -> Tensor:
-    """World length of the interval after each sample, [..., S]; the last one is endless unless ``last`` says otherwise.
-
-    Differences of z-depth are multiplied by |d|, since directions are not normalised.
-    """
-    between = depths[..., 1:] - depths[..., :-1]
-    final = torch.full_like(depths[..., :1], last)
-    return torch.cat([between, final], dim=-1) * directions.norm(dim=-1, keepdim=True)
+def interval_lengths(depths: Tensor, directions: Tensor, end: Tensor | None = None) -> Tensor:
+    """World length of the interval after each sample, [..., S]. The last one reaches to z-depth ``end`` [...], or is
+    endless. Differences of z-depth are multiplied by |d|, since directions are not normalised."""
+    final = torch.full_like(depths[..., :1], INFINITE) if end is None else end[..., None] - depths[..., -1:]
+    return torch.cat([depths.diff(dim=-1), final], dim=-1) * directions.norm(dim=-1, keepdim=True)
 
 
 def composite(density: Tensor, lengths: Tensor) -> Compositing:

@@ -114,7 +114,8 @@ class RadianceField(nn.Module):
                 density = density + self.density_noise * torch.randn(
                     density.shape, device=density.device, generator=generator
                 )
-            lengths = interval_lengths(depths, rays.directions) * (far > near)[:, None]
+            # Outside the sphere is nothing but background; a far plane may cut through the scene.
+            lengths = interval_lengths(depths, rays.directions, far if self.sphere is not None else None)
             weights, _, opacity = composite(F.relu(density), lengths)
             colour = accumulate(weights, rgb) + (1 - opacity)[:, None] * self.background
             return RayRendering(colour, depths, weights, opacity)

@@ -124,7 +124,7 @@ def test_unknown_class_is_named() -> None:
 # ---------------------------------------------------------------------------------------------------------- the data sets
 def test_point_sets() -> None:
     small = {"train_per_class": 3, "test_per_class": 2, "num_points": 64}
-    dataset, parts = Furniture(**small), FurnitureParts(**small)
+    dataset, parts = Furniture(**small), FurnitureParts(**small, turn=True, merge={})
     schema = parts.schema()
     assert schema.modality == Modality.POINTS
     assert (schema.classes, schema.parts, schema.num_points) == (CLASSES, PARTS, 64)
@@ -140,6 +140,18 @@ def test_point_sets() -> None:
         assert (alone["points"] == items["points"]).all()
     assert schema.num_train == len(parts.load("all", "train"))
     assert schema.num_test == len(parts.load("all", "test"))
+
+
+def test_small_parts_count_as_what_carries_them() -> None:
+    size = {"train_per_class": 4, "num_points": 128}
+    whole = FurnitureParts(**size, merge={}).load("all", "train").all()["point_label"]
+    dataset = FurnitureParts(**size)
+    merged, names = dataset.load("all", "train").all()["point_label"], dataset.schema().parts
+    assert "stretcher" not in names
+    assert (merged == names.index("leg")).sum() == sum((whole == PARTS.index(p)).sum() for p in ("leg", "stretcher"))
+    assert (merged == names.index("seat")).sum() == (whole == PARTS.index("seat")).sum()
+    with pytest.raises(DataError, match="legs"):
+        FurnitureParts(merge={"legs": "seat"}).schema()
 
 
 def test_point_sets_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

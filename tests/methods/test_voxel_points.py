@@ -105,7 +105,7 @@ def test_what_cannot_work_is_said_before_it_runs(make_context: MakeContext) -> N
     assert "normals" in str(small(features=("normals",)).skip(bare))
     assert small().skip(data.schema) is None
     for parameters, words in (
-        ({"features": ("colour",)}, "constant, offset, normals"),
+        ({"features": ("colour",)}, "constant, offset, position, normals"),
         ({"features": ()}, "choose one or more"),
         ({"voxel_size": 0.0}, "must be positive"),
         ({"backend": "spconv"}, "auto, torch, minkowski"),

@@ -58,7 +58,7 @@ def test_homogeneous_medium(sigma: float) -> None:
     near, far, samples, slant = 1.0, 3.0, 4000, 1.25
     depths = stratified_depths(torch.tensor([near]), torch.tensor([far]), samples)
     direction = torch.tensor([[0.75, 0.0, 1.0]])  # length 1.25
-    lengths = interval_lengths(depths, direction, last=0.0)
+    lengths = interval_lengths(depths, direction, end=torch.tensor([far]))
     weights, transmittance, opacity = composite(torch.full_like(depths, sigma), lengths)
     rate, length = sigma * slant, far - near  # per unit of z-depth
     gone = math.exp(-rate * length)
@@ -75,6 +75,11 @@ def test_lengths_are_multiplied_by_the_direction_and_the_last_is_endless() -> No
     faint = composite(torch.tensor([[0.0, 0.0, 1e-6]]), lengths)
     assert faint.opacity.item() == 1.0  # any density in the last interval stops the ray
     assert composite(torch.zeros(1, 3), lengths).opacity.item() == 0.0
+
+
+def test_the_last_interval_may_have_an_end() -> None:
+    lengths = interval_lengths(torch.tensor([[2.0, 2.5]]), torch.tensor([[0.0, 0.0, 2.0]]), end=torch.tensor([4.0]))
+    torch.testing.assert_close(lengths, torch.tensor([[1.0, 3.0]]))
 
 
 def test_opaque_samples_leave_finite_gradients() -> None:

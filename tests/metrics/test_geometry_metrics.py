@@ -1,0 +1,96 @@
+"""Surface and volume comparisons against brute force and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from adlbench.benchmark.metrics.geometry import (
+    Array,
+    compare_surfaces,
+    intersection_over_union,
+    sample_mesh,
+)
+
+
+def sphere(n: int, radius: float = 1.0, seed: int = 0) -> tuple[Array, Array]:
+    normals = np.random.default_rng(seed).normal(size=(n, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return radius * normals, normals
+
+
+def test_everything_against_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    (points, normals), (truth, truth_normals) = (sphere(n, r, s) for n, r, s in ((70, 1.0, 1), (50, 0.9, 2)))
+    points = points + rng.normal(size=points.shape) * 0.05
+    pairs = np.sqrt(((points[:, None] - truth[None]) ** 2).sum(-1))  # [70, 50]
+    found = compare_surfaces(points, truth, normals, truth_normals)
+    forward, back = pairs.min(1), pairs.min(0)
+    assert found.chamfer_l1 == pytest.approx((forward.mean() + back.mean()) / 2)
+    assert found.chamfer_l2 == pytest.approx((forward**2).mean() + (back**2).mean())
+    precision, recall = (forward <= 0.2).mean(), (back <= 0.2).mean()
+    assert found.f_score(0.2) == pytest.approx(2 * precision * recall / (precision + recall))
+    cosines = np.abs(normals @ truth_normals.T)
+    expected = (cosines[np.arange(70), pairs.argmin(1)].mean() + cosines[pairs.argmin(0), np.arange(50)].mean()) / 2
+    assert found.normal_consistency == pytest.approx(expected)
+
+
+def test_parallel_planes() -> None:
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 20), np.linspace(0, 1, 20), [0.0]), -1).reshape(-1, 3)
+    found = compare_surfaces(grid, grid + np.array([0, 0, 0.3]))
+    assert found.chamfer_l1 == pytest.approx(0.3)
+    assert found.chamfer_l2 == pytest.approx(2 * 0.09)
+    assert found.f_score(0.29) == 0
+    assert found.f_score(0.31) == 1
+
+
+def test_concentric_spheres() -> None:
+    found = compare_surfaces(*(sphere(20000, r, s)[0] for r, s in ((1.0, 0), (0.8, 1))))
+    assert found.chamfer_l1 == pytest.approx(0.2, rel=0.01)
+    assert found.chamfer_l2 == pytest.approx(0.08, rel=0.02)
+
+
+def test_missing_half_costs_completeness_only() -> None:
+    whole = sphere(4000)[0]
+    half = whole[whole[:, 1] > 0]
+    found = compare_surfaces(half, whole)
+    assert found.accuracy.max() == 0
+    assert found.completeness.mean() > 0.1
+    assert found.f_score(0.01) == pytest.approx(2 / 3, abs=0.02)  # precision 1, recall 1/2
+
+
+def test_sampling_floor_is_as_documented() -> None:
+    n = 20000
+    found = compare_surfaces(sphere(n, seed=1)[0], sphere(n, seed=2)[0])
+    assert found.chamfer_l1 == pytest.approx(0.5 * np.sqrt(4 * np.pi / n), rel=0.02)
+    assert found.chamfer_l2 == pytest.approx(2 * 4 * np.pi / (np.pi * n), rel=0.03)
+
+
+def test_normal_consistency_ignores_orientation_and_sees_tilt() -> None:
+    points, normals = sphere(3000)
+    assert compare_surfaces(points, points, normals, -normals).normal_consistency == pytest.approx(1)
+    tangents = np.cross(normals, [0.0, 1.0, 0.0])
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    tilted = np.cos(np.pi / 3) * normals + np.sin(np.pi / 3) * tangents
+    assert compare_surfaces(points, points, tilted, normals).normal_consistency == pytest.approx(0.5)
+
+
+def test_intersection_over_union() -> None:
+    a, b = np.array([1, 1, 1, 0, 0], dtype=bool), np.array([0, 1, 1, 1, 0], dtype=bool)
+    assert intersection_over_union(a, b) == 0.5
+    assert intersection_over_union(a, a) == 1
+    assert intersection_over_union(a, ~a) == 0
+    assert intersection_over_union(a & ~a, a & ~a) == 1  # two empty sets agree
+
+
+def test_mesh_samples_are_uniform_and_face_outwards() -> None:
+    mesh = trimesh.creation.box(extents=(1, 2, 3))
+    points, normals = sample_mesh(mesh.vertices, mesh.faces, 30000, np.random.default_rng(0))
+    for axis, size in enumerate((1, 2, 3)):
+        on_face = np.isclose(np.abs(points[:, axis]), size / 2)
+        assert on_face.mean() == pytest.approx(6 / size * 2 / 22, abs=0.01)
+        np.testing.assert_allclose(normals[on_face & (points[:, axis] > 0)][:, axis].min(), 1, atol=1e-6)
+    inside_face = points[np.isclose(points[:, 0], 0.5)][:, 1:]
+    counts = np.histogram2d(*inside_face.T, bins=4)[0]
+    assert counts.min() > 0.8 * counts.mean()
