@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from adlbench.benchmark.execution.base import Event, Executor
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import Record, read_record, write_record
 
-PR_SET_PDEATHSIG = 1
 # Modules that cost seconds to import are loaded once, in the fork server, and only when a cell of that kind needs them.
 PRELOAD = ["adlbench.benchmark.cell", "scipy.spatial", "skimage.measure", "sklearn.datasets"]
 PRELOAD_BY_KIND = {TaskKind.GENERATION: ["torchvision", "torch_fidelity"]}
@@ -168,8 +166,7 @@ class LocalExecutor(Executor):
 def _child(cell_json: str, folder: str, threads: int, parent: int, events: Connection) -> None:
     start = time.perf_counter()
     os.setsid()  # a group of its own, so that the timeout reaches whatever the cell starts
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     log = os.open(os.path.join(folder, "log.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -185,6 +182,16 @@ def _child(cell_json: str, folder: str, threads: int, parent: int, events: Conne
 
     with contextlib.suppress(Interrupted):
         run_cell(CellSpec.from_json(cell_json), Path(folder), progress, start)
+
+
+def _end_with(parent: int) -> None:
+    """End this process's group when the runner is gone, however it went: the fork server in between may outlive it."""
+    while True:
+        time.sleep(1.0)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os.killpg(0, signal.SIGKILL)
 
 
 def _signal_group(process: BaseProcess, number: int) -> None:

@@ -48,7 +48,9 @@ class PointSegmentation(Evaluator):
             raise AdlbenchError("the test split has no items to score; give it at least one")
         num_parts = len(data.schema.parts)
         label_type = np.uint8 if num_parts <= 256 else np.int32
-        predictions, truths, categories = [], [], []
+        predictions: list[NDArray[np.integer]] = []
+        truths: list[NDArray[np.int64]] = []
+        categories: list[NDArray[np.int64]] = []
         for batch in batches(data.test, count, self.batch_size):
             done = sum(map(len, truths))
             predictions.append(self.predict(predictor, batch, done, num_parts, context.device).astype(label_type))

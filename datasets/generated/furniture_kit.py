@@ -55,7 +55,12 @@ class Kit:
         self.add(part, Prism(outline, (high - low) / 2), (at[0], (low + high) / 2, at[1]))
 
     def rod(
-        self, part: str, start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None
+        self,
+        part: str,
+        start: Sequence[float] | Array,
+        end: Sequence[float] | Array,
+        radius: float,
+        end_radius: float | None = None,
     ) -> None:
         """A round bar from point to point, tapered when ``end_radius`` is given."""
         a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
@@ -64,13 +69,17 @@ class Kit:
         profile = np.array([[0, -half], [radius, -half], [last, half], [0, half]])
         self.add(part, Lathe(profile), (a + b) / 2, along((b - a) / (2 * half)))
 
-    def beam(self, part: str, start: Sequence[float], end: Sequence[float], width: float, depth: float) -> None:
+    def beam(
+        self, part: str, start: Sequence[float] | Array, end: Sequence[float] | Array, width: float, depth: float
+    ) -> None:
         """A bar of rectangular section from point to point."""
         a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
         half = float(np.linalg.norm(b - a)) / 2
         self.add(part, Box(np.array([width / 2, half, depth / 2])), (a + b) / 2, along((b - a) / (2 * half)))
 
-    def turned(self, part: str, profile: Sequence[tuple[float, float]], at: Sequence[float] = (0, 0, 0)) -> None:
+    def turned(
+        self, part: str, profile: Sequence[tuple[float, float]], at: Sequence[float] | Array = (0, 0, 0)
+    ) -> None:
         """A profile of (radius, height) about a vertical axis through ``at``."""
         self.add(part, Lathe(np.asarray(profile, dtype=float)), at)
 
@@ -78,7 +87,9 @@ class Kit:
         """A round bar along a polyline [K, 3] whose sharp corners are bent to arcs."""
         self.add(part, Tube(bent(path, 2.5 * radius), radius), (0, 0, 0))
 
-    def plate(self, part: str, outline: Array, thickness: float, at: Sequence[float], lean: float = 0.0) -> None:
+    def plate(
+        self, part: str, outline: Array, thickness: float, at: Sequence[float] | Array, lean: float = 0.0
+    ) -> None:
         """A polygon [K, 2] in (x, y) that stands upright, leaning back by ``lean`` radians."""
         # The prism's (x, z) becomes (x, y), its y becomes -z; then the lean about x through the origin of the outline.
         upright = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

@@ -292,14 +292,14 @@ class Tube:
         poles = [self.path[0] - self.radius * tangent[0], self.path[-1] + self.radius * tangent[-1]]
         vertices = np.concatenate([*rings, np.stack(poles)])
         faces = []
-        i = np.arange(sides)
-        j = (i + 1) % sides
+        here = np.arange(sides)
+        after = (here + 1) % sides
         for r in range(len(rings) - 1):
             a, b = r * sides, (r + 1) * sides
-            faces += [np.stack([a + i, a + j, b + i], 1), np.stack([a + j, b + j, b + i], 1)]
+            faces += [np.stack([a + here, a + after, b + here], 1), np.stack([a + after, b + after, b + here], 1)]
         first, last = len(vertices) - 2, (len(rings) - 1) * sides
-        faces.append(np.stack([np.full(sides, first), j, i], 1))
-        faces.append(np.stack([np.full(sides, first + 1), last + i, last + j], 1))
+        faces.append(np.stack([np.full(sides, first), after, here], 1))
+        faces.append(np.stack([np.full(sides, first + 1), last + here, last + after], 1))
         return vertices, np.concatenate(faces)
 
     def scaled(self, factor: float) -> Tube:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,40 @@ def test_failed_cell_is_exit_code_1_and_the_rest_runs(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no luck today" in done.stdout
     assert "2 cells run" in done.stdout
+
+
+def test_a_killed_runner_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "adlbench.benchmark.cli.main",
+        "run",
+        *ARGUMENTS,
+        "method=linear",
+        "budget.seconds=100",
+    ]
+    runner = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    logs: list[Path] = []
+    limit = time.monotonic() + 120
+    while not logs and time.monotonic() < limit:
+        time.sleep(0.5)
+        logs = list(tmp_path.glob("out/runs/**/log.txt"))
+    assert logs
+    runner.kill()
+    runner.wait()
+    while _users_of(logs[0]) and time.monotonic() < limit:
+        time.sleep(0.5)
+    assert _users_of(logs[0]) == []
+
+
+def _users_of(file: Path) -> list[str]:
+    """Processes that have ``file`` open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        with contextlib.suppress(OSError):
+            if link.readlink() == file:
+                found.append(link.parts[2])
+    return found
 
 
 def test_wrong_verb_is_answered_with_the_nearest(tmp_path: Path) -> None:
