@@ -84,6 +84,7 @@ class InterpolatedDistance:
     """
 
     neighbours = 8
+    far = 0.1  # where the distance is certainly larger, the nearest sample answers alone
     ridge = 3e-2  # on the slope: decides where the neighbours do not
 
     def __init__(self, points: NDArray[np.floating], distances: NDArray[np.floating]):
@@ -96,6 +97,13 @@ class InterpolatedDistance:
 
     def __call__(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """Signed distances [M] at ``points`` [M, 3]."""
+        away, index = self.tree.query(points)
+        distances = self.distances[index].astype(np.float64)
+        near = np.abs(distances) - away < self.far
+        distances[near] = self._fitted(points[near])
+        return distances
+
+    def _fitted(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         away, index = self.tree.query(points, k=min(self.neighbours, len(self.distances)))
         values = self.distances[index].astype(np.float64)  # [M, K]
         scale = away[:, -1:] + 1e-12

@@ -87,16 +87,19 @@ def test_augmentation_follows_from_its_generator_and_can_be_off() -> None:
 
 
 def test_features_are_what_their_names_say(make_context: MakeContext) -> None:
-    method, data = small(features=("constant", "offset", "normals")), make_data()
+    method, data = small(features=("constant", "offset", "position", "normals")), make_data()
     method.setup(data, make_context())
     batch = data.train.all()
     x, voxels = method.voxels(batch)
-    assert x.features.shape == (len(voxels.coordinates), 7)
+    assert x.features.shape == (len(voxels.coordinates), 10)
     assert (x.features[:, 0] == 1).all()
     assert x.features[:, 1:4].abs().max() <= 0.5
     members = batch["points"].flatten(0, 1)[voxels.point_to_voxel.flatten() == 3]
     centre = (voxels.coordinates[3, 1:] + 0.5) * 0.25
     torch.testing.assert_close(x.features[3, 1:4], (members.mean(0) - centre) / 0.25)
+    torch.testing.assert_close(x.features[3, 4:7], members.mean(0))
+    normals = batch["normals"].flatten(0, 1)[voxels.point_to_voxel.flatten() == 3]
+    torch.testing.assert_close(x.features[3, 7:], normals.mean(0))
 
 
 def test_what_cannot_work_is_said_before_it_runs(make_context: MakeContext) -> None:
