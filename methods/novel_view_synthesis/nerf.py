@@ -133,7 +133,7 @@ class NeRFPredictor:
 
     field: RadianceField
     autocast: Autocast
-    chunk: int = 4096  # rays at a time
+    chunk: int = 1024  # rays at a time: their activations stay in the cache of a CPU
 
     def render(self, cameras: Cameras) -> Rendering:
         rays = camera_rays(cameras)
