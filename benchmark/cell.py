@@ -129,12 +129,12 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
         if checkpoint is not None:
             restore(checkpoint, method, context, log, clock)
             log.num_resumes += 1
-        record.num_parameters = method.num_parameters()
         synchronize(context.device)
     energy = environment.EnergyMeter(context.device)
     train(spec, method, context, clock, log, folder, progress)
     record.energy_joules = energy.joules()
     record.steps, record.samples = context.step, context.samples
+    record.num_parameters = method.num_parameters()  # their number may have changed
     if not (checkpoint is not None and checkpoint["trained"]):
         with clock.account("checkpoint"):
             write_checkpoint(folder, method, context, log, clock, trained=True)
