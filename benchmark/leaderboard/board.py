@@ -213,7 +213,7 @@ def _gaps(board: Board, references: list[dict[str, Any]]) -> None:
             row.gap_to_trivial = sign * (mean - best)
         for reference in references:
             if (
-                reference["method"] == row.method
+                reference["method"] == row.method.partition(" ")[0]
                 and reference["dataset"] == board.dataset
                 and board.primary in reference
             ):
