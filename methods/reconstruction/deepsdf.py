@@ -52,6 +52,9 @@ class Decoder(nn.Module):
             layers.append(NormalisedLinear(ins, width - inputs if index + 1 == skip else width))
         self.hidden = nn.ModuleList(layers)
         self.output = nn.Linear(width, 1)
+        # Unlike the released code's. Before training the output is about this bias, at every point: a narrow network's can
+        # start beyond the clamp, where the clamped prediction has no gradient at all and nothing is ever learnt.
+        nn.init.zeros_(self.output.bias)
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
         """Weight [out, in] and bias [out] of every layer, normalisation applied."""

@@ -134,6 +134,17 @@ def test_defaults_are_the_released_specification() -> None:
     assert (method.fit_iterations, method.fit_learning_rate, method.fit_init) == (800, 5e-3, 0.01)
 
 
+@pytest.mark.parametrize("width", [96, 128, 512])
+def test_no_seed_starts_beyond_the_clamp(width: int) -> None:
+    """There the clamped prediction has no gradient, and training would never begin."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        net = Decoder(64, width, depth=8, skip=4, dropout=0.0)
+        with torch.no_grad():
+            distances = net(torch.randn(4, 64) / 8, torch.rand(4, 200, 3) * 2 - 1)
+        assert distances.abs().max() < 0.1
+
+
 def test_output_goes_through_tanh() -> None:
     decoder = Decoder(4, width=16, depth=2, skip=1)
     decoder.output.bias.data.fill_(5.0)
