@@ -6,7 +6,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,11 @@ def choose_cell(
     raise AdlbenchError(f"method {method}: nothing to test it on ({'; '.join(reasons)}); give --dataset")
 
 
+def hidden_by_fields(method: type[Method]) -> list[str]:
+    """Names in the contract that a parameter of the method has taken: ``skip: int = 4`` leaves no ``skip(schema)``."""
+    return [field.name for field in fields(method) if hasattr(Method, field.name)]  # type: ignore[arg-type]
+
+
 class _Trial:
     def __init__(self, cell: CellSpec, folder: Path):
         self.cell, self.folder = cell, folder
@@ -169,6 +174,9 @@ class _Trial:
         for name in ("serves", "consumes"):
             if not getattr(type(method), name, None):
                 raise _Failed(f"the class attribute {name!r} is missing; a frozenset of what the method {name}")
+        hiding = hidden_by_fields(type(method))
+        if hiding:
+            raise _Failed(f"the parameter {hiding[0]!r} hides Method.{hiding[0]}; give the parameter another name")
         if self.cell.task.kind not in method.serves:
             raise _Failed(f"does not serve {self.cell.task.kind.value}")
         return self.cell.name

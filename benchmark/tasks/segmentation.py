@@ -21,8 +21,8 @@ from adlbench.benchmark.tasks.point_pictures import compare_labels
 class PointSegmentation(Evaluator):
     """The predictor sees whole clouds, as they are stored, and labels each of their points with its largest logit.
 
-    Of the ShapeNet-part protocol this has the metrics, but neither of the two hints that papers give the network: the
-    shape's category is shown only with ``show_label``, and parts of other categories are not ruled out afterwards.
+    This has the metrics of the ShapeNet-part protocol and, with ``show_label``, the first of the two hints that papers give
+    the network, the shape's category. It has not the second: parts of other categories are not ruled out afterwards.
     """
 
     kind: ClassVar[TaskKind] = TaskKind.SEGMENTATION

@@ -81,18 +81,18 @@ class PointNetSegmentation(PointNet):
     rotation: bool = False
     jitter_sigma: float = 0.0
     normals: bool = False  # are part of the input
-    class_label: bool = False  # the shape's class is part of the input, where the task shows it
+    class_label: bool = (
+        False  # the shape's class is part of the input, where the data has classes and the task shows them
+    )
     part_weights: float = 0.0  # a part of frequency f weighs f^-part_weights in the loss; 0 as in the paper
 
     def skip(self, schema: DataSchema) -> str | None:
-        if self.class_label and ("label" not in schema.fields or not schema.classes):
-            return "class_label is set, and this dataset has no classes"
         if self.normals and "normals" not in schema.fields:
             return "normals is set, and this dataset has none"
         return super().skip(schema)
 
     def network(self, schema: DataSchema) -> nn.Module:
-        num_classes = len(schema.classes) if self.class_label else 0
+        num_classes = len(schema.classes) if self.sees_label(schema) else 0
         return PointNetSegmenter(
             num_parts=len(schema.parts),
             num_classes=num_classes,
@@ -129,8 +129,11 @@ class PointNetSegmentation(PointNet):
     def points_of(self, batch: Batch) -> Tensor:
         return torch.cat([batch["points"], batch["normals"]], -1) if self.normals else batch["points"]
 
+    def sees_label(self, schema: DataSchema) -> bool:
+        return self.class_label and "label" in schema.fields and bool(schema.classes)
+
     def label_of(self, batch: Batch) -> Tensor | None:
-        if not self.class_label:
+        if not self.sees_label(self.schema):
             return None
         if "label" not in batch:
             raise AdlbenchError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from tests_support import toy
+from toybench.world import Linear
 
 from adlbench.benchmark import acceptance
-from adlbench.benchmark.acceptance import accept
+from adlbench.benchmark.acceptance import accept, hidden_by_fields
 from adlbench.benchmark.cli.main import main
 
 
@@ -37,6 +38,15 @@ def test_a_broken_method_is_caught(
     failed = {found.name: found.detail for found in accept("linear") if not found.passed}
     assert check in failed
     assert message in failed[check]
+
+
+def test_a_parameter_must_not_hide_a_method_of_the_contract() -> None:
+    @dataclass(eq=False)
+    class Hides(Linear):
+        skip: int = 4  # type: ignore[assignment]
+
+    assert hidden_by_fields(Hides) == ["skip"]
+    assert hidden_by_fields(Linear) == []
 
 
 def test_the_verb_answers_no(capsys: pytest.CaptureFixture[str]) -> None:
