@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +49,7 @@ def rasterize(
     *,
     max_alpha: float = 0.99,
     tile_size: int | None = None,
+    backend: str | None = None,
 ) -> Raster:
     """Composite ``features`` of N Gaussians, nearest first, over nothing.
 
@@ -59,16 +61,38 @@ def rasterize(
         features: [C, N] what to composite, e.g. colours.
         depths: [N] the order; no gradient.
         max_alpha: upper bound of alpha at a pixel: 0.99 in the paper, 0.999 in gsplat.
-        tile_size: side of a tile in pixels; by default whatever is fastest. Does not change the result.
+        tile_size: side of a tile in pixels; by default whatever is fastest. Does not change the result. With "torch" only.
+        backend: "torch", or "numba" for float32 on a CPU; by default the faster one that is installed (see ``backends``).
+
+    bfloat16 and float16 are computed and returned as float32: a transmittance of 1e-4 has no digits in them.
     """
+    means2d, conics, opacities, features = (at_least_float32(x) for x in (means2d, conics, opacities, features))
+    backend = backend or ("torch" if tile_size is not None else backends(means2d)[0])
     with torch.no_grad():
         # opacity exp(-form / 2) >= 1/255 where the quadratic form is at most ``reach``
         reach = 2 * (opacities / MIN_ALPHA).log()
         first, last = pixel_boxes(means2d, variances, reach, width, height)
+    if backend == "numba":
+        from adlbench.methods.nn.gaussian_numba import composite
+
+        boxes, image_size = (first, last), (width, height)
+        image = composite(means2d, conics, opacities, features, depths, reach, boxes, image_size, max_alpha)
+        return Raster(image[:-1], image[-1], (last >= first).all(0))
+    with torch.no_grad():
         tiles = bin_gaussians(means2d, conics, reach, (first, last), depths, width, height, tile_size)
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (means2d, conics, opacities, features))
-    image: Tensor = _Composite.apply(means2d, conics, opacities, features, tiles, (width, height), max_alpha, keep)
+    image = _Composite.apply(means2d, conics, opacities, features, tiles, (width, height), max_alpha, keep)
     return Raster(image[:-1], image[-1], (last >= first).all(0))
+
+
+def backends(like: Tensor) -> tuple[str, ...]:
+    """What can rasterise tensors such as this one, the fastest first."""
+    compiled = like.device.type == "cpu" and like.dtype == torch.float32 and find_spec("numba") is not None
+    return ("numba", "torch") if compiled else ("torch",)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 @dataclass

@@ -66,7 +66,7 @@ def bin_gaussians(
     """
     device = depths.device
     first, last = boxes
-    order = _front_to_back(depths, (last >= first).all(0))
+    order = front_to_back(depths, (last >= first).all(0))
     low, high = first.index_select(1, order), last.index_select(1, order)
     if size is None:
         size = _cheapest_size(low, high) if device.type == "cpu" else 16
@@ -130,7 +130,7 @@ def _form(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return (a * x).addcmul_(b, y, value=2).mul_(x).addcmul_(c * y, y)
 
 
-def _front_to_back(depths: Tensor, seen: Tensor) -> Tensor:
+def front_to_back(depths: Tensor, seen: Tensor) -> Tensor:
     """Indices of the Gaussians that are ``seen`` [N], nearest first."""
     index = seen.nonzero().squeeze(1)
     depths = depths.index_select(0, index)

@@ -2,6 +2,9 @@
 
 Depths are z-depths t [..., S], ascending; lengths are in world units. All of it is in float32, whatever the precision of
 the network: exp(-sum of density) and the cumulative sums lose the picture in bfloat16.
+
+Packed functions take the samples of all rays as one list [M], ``ray`` [M] (ascending) saying whose each is: rays may have
+any number of them, also none.
 """
 
 from __future__ import annotations
@@ -64,16 +67,58 @@ def interval_lengths(depths: Tensor, directions: Tensor, end: Tensor | None = No
     return torch.cat([depths.diff(dim=-1), final], dim=-1) * directions.norm(dim=-1, keepdim=True)
 
 
-def composite(density: Tensor, lengths: Tensor) -> Compositing:
+def composite(density: Tensor, lengths: Tensor, stop_below: float = 0.0) -> Compositing:
     """Weights T_i (1 - exp(-sigma_i delta_i)), eq. 3, for densities and lengths [..., S].
 
     T_i is the exponential of a sum, not a product of (1 - alpha): the gradient stays finite behind an opaque sample.
+    Samples with T_i below ``stop_below`` have no weight: the ray was terminated early. float64 stays float64.
     """
-    optical = density.float() * lengths
+    optical = _at_least_float32(density) * lengths
     before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
-    transmittance = torch.exp(-before)
+    return _weigh(torch.exp(-before), optical, stop_below)
+
+
+def composite_packed(
+    density: Tensor, lengths: Tensor, ray: Tensor, num_rays: int, stop_below: float = 0.0
+) -> Compositing:
+    """``composite`` for packed densities and lengths [M]: weights and transmittance [M], opacity [num_rays]."""
+    # One sum over all rays, less what it was where a ray starts; in double precision, and bounded: exp(-100) is 0.
+    optical = (_at_least_float32(density) * lengths).clamp(max=100)
+    before = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().cumsum(0)])
+    counts = torch.bincount(ray, minlength=num_rays)
+    first = before.index_select(0, counts.cumsum(0) - counts)  # what was before a ray's own samples
+    transmittance = torch.exp(first.index_select(0, ray) - before[:-1]).to(optical.dtype)
+    weights, transmittance, _ = _weigh(transmittance, optical, stop_below)
+    return Compositing(weights, transmittance, accumulate_packed(weights, None, ray, num_rays)[:, 0])
+
+
+def _weigh(transmittance: Tensor, optical: Tensor, stop_below: float) -> Compositing:
     weights = transmittance * -torch.expm1(-optical)
+    if stop_below > 0:
+        weights = torch.where(transmittance >= stop_below, weights, 0.0)
     return Compositing(weights, transmittance, weights.sum(-1))
+
+
+def accumulate_packed(weights: Tensor, values: Tensor | None, ray: Tensor, num_rays: int) -> Tensor:
+    """Sum of w_i v_i over the samples of each ray: [M], [M, C] -> [num_rays, C]; without values the sum of weights [R, 1]."""
+    parts = weights.unsqueeze(1) if values is None else weights.unsqueeze(1) * values.to(weights.dtype)
+    return parts.new_zeros(num_rays, parts.shape[1]).index_add(0, ray, parts)
+
+
+def distortion(weights: Tensor, edges: Tensor) -> Tensor:
+    """Distortion loss (Barron et al. 2022, eq. 15) of weights [..., S] on intervals between ``edges`` [..., S + 1]: [...].
+
+    Sum over pairs of w_i w_j |m_i - m_j| for the intervals' middles m, and a third of w_i^2 times their lengths. With
+    ascending middles the first is twice a sum over what is in front, so this is linear in S.
+    """
+    middle, lengths = 0.5 * (edges[..., 1:] + edges[..., :-1]), edges.diff(dim=-1)
+    mass, moment = weights.cumsum(-1) - weights, (weights * middle).cumsum(-1) - weights * middle
+    between = 2 * (weights * (middle * mass - moment)).sum(-1)
+    return between + (weights.square() * lengths).sum(-1) / 3
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:

@@ -53,13 +53,22 @@ class NeRFNetwork(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
+    def trunk(self, position: Tensor) -> Tensor:
         h = position
         for i, layer in enumerate(self.layers):
             h = F.relu(layer(h))
             if i == self.skip and i + 1 < len(self.layers):
                 h = torch.cat([position.to(h.dtype), h], dim=-1)
+        return h
+
+    @torch.no_grad()
+    def raw_density(self, position: Tensor) -> Tensor:
+        """Encoded positions [M, P] -> [M], without a gradient. In parts that stay in a CPU's cache."""
+        return torch.cat([self.density(self.trunk(part))[:, 0].float() for part in position.split(4096)])
+
+    def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
+        h = self.trunk(position)
         density = self.density(h)[..., 0].float()
         # [feature, direction] W = feature W_f + direction W_d, and the second term is the same for a whole ray.
         feature, weight = self.feature(h), self.view.weight

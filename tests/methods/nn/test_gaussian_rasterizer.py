@@ -73,13 +73,22 @@ def gradients(gaussians: Scene, features: Tensor, opacity: Tensor) -> list[Tenso
     return list(torch.autograd.grad((features * pull).sum() + (opacity * push).sum(), inputs))
 
 
-@pytest.mark.parametrize("tile_size", [None, 4, 8, 16])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_image_and_gradients_equal_brute_force(dtype: torch.dtype, tolerance: float, tile_size: int | None) -> None:
+CASES = [
+    ("torch", torch.float64, 1e-12, None),
+    *[("torch", torch.float32, 1e-5, size) for size in (None, 4, 8, 16)],
+    ("numba", torch.float32, 1e-5, None),
+]
+
+
+@pytest.mark.parametrize(("backend", "dtype", "tolerance", "tile_size"), CASES)
+def test_image_and_gradients_equal_brute_force(
+    backend: str, dtype: torch.dtype, tolerance: float, tile_size: int | None
+) -> None:
     """1,500 Gaussians on 37 x 29 pixels: no size of tile divides it, some pixels become opaque, some alphas are clamped."""
+    pytest.importorskip(backend)
     width, height = 37, 29
     ours, theirs = (with_gradients(scene(1500, width, height, dtype)) for _ in range(2))
-    raster = rasterize(*ours, width, height, tile_size=tile_size)
+    raster = rasterize(*ours, width, height, tile_size=tile_size, backend=backend)
     features, opacity = brute_force(theirs, width, height)
     torch.testing.assert_close(raster.features, features, atol=tolerance, rtol=0)
     torch.testing.assert_close(raster.opacity, opacity, atol=tolerance, rtol=0)
@@ -193,6 +202,62 @@ def test_nothing_to_draw() -> None:
         assert not raster.opacity.any()
         assert not raster.visible.any()
         assert all(not grad.any() for grad in gradients(free, *raster[:2]))
+
+
+def small(backend: str, gaussians: Scene, width: int, height: int) -> None:
+    """Brute force in float32, gradients included."""
+    ours, theirs = with_gradients(gaussians), with_gradients(gaussians)
+    raster = rasterize(*ours, width, height, backend=backend)
+    features, opacity = brute_force(theirs, width, height)
+    torch.testing.assert_close(raster.features, features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(raster.opacity, opacity, atol=1e-5, rtol=0)
+    for got, wanted in zip(gradients(ours, *raster[:2]), gradients(theirs, features, opacity)):
+        torch.testing.assert_close(got, wanted, atol=1e-12 + 1e-5 * float(wanted.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_number_of_features_and_the_rules_in_float32(backend: str, channels: int) -> None:
+    """Stacks that end a pixel, are clamped, or are too faint; on one pixel and on images smaller than a tile."""
+    pytest.importorskip(backend)
+    for opacities in ([1.0, 0.5], [0.99, 0.98, 0.8, 0.01], [0.99, 0.98, 0.4], [0.99 / 255, 0.7], [1.01 / 255]):
+        values = stack(opacities, [1.0] * len(opacities))
+        features = torch.rand(channels, len(opacities), generator=torch.Generator().manual_seed(1))
+        for size in (1, 3):
+            like = values._replace(means2d=values.means2d * size, features=features)
+            small(backend, Scene(*(x.float() for x in like)), size, size)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_pixel_sized_thin_and_far_away_ones(backend: str) -> None:
+    """One needle across the image, one dot, one that ends just outside, duplicates at equal depth."""
+    pytest.importorskip(backend)
+    gaussians = scene(6, 20, 12, torch.float32)
+    gaussians.means2d[:] = torch.tensor([[10.0, 3.2, -6, 25, 10, 10], [6.0, 3.9, 6, 6, 6, 6]])
+    variances = torch.tensor([[400.0, 0.3, 4, 4, 4, 4], [0.31, 0.3, 4, 4, 4, 4]])
+    conics = torch.stack([1 / variances[0], torch.zeros(6), 1 / variances[1]])
+    small(backend, gaussians._replace(variances=variances, conics=conics, depths=torch.ones(6)), 20, 12)
+
+
+def test_nothing_to_draw_with_numba() -> None:
+    pytest.importorskip("numba")
+    gaussians = scene(3, 10, 10, torch.float32)
+    for nothing in (Scene(*(x[..., :0] for x in gaussians)), gaussians._replace(variances=torch.zeros(2, 3))):
+        free = with_gradients(nothing)
+        raster = rasterize(*free, 10, 7, backend="numba")
+        assert raster.features.shape == (3, 7, 10)
+        assert not raster.features.any()
+        assert not raster.opacity.any()
+        assert all(not grad.any() for grad in gradients(free, *raster[:2]))
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    gaussians = scene(50, 20, 20, torch.float32)
+    half = gaussians._replace(opacities=gaussians.opacities.bfloat16(), features=gaussians.features.bfloat16())
+    raster = rasterize(*half, 20, 20)
+    assert raster.features.dtype == raster.opacity.dtype == torch.float32
+    rounded = gaussians._replace(opacities=half.opacities.float(), features=half.features.float())
+    assert torch.equal(raster.features, rasterize(*rounded, 20, 20).features)
 
 
 def test_visible_are_those_that_reach_one_in_255_at_a_pixel() -> None:

@@ -1,0 +1,94 @@
+"""Which parts of a box can hold density, so that the rest need not be asked (Müller et al. 2022, appendix C; nerfacc).
+
+Samples along rays are then packed: one list of M samples for all rays, ``ray`` [M] says whose each is, ascending. What is
+done with them is in ``volume_rendering``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adlbench.methods.nn.rays import Rays
+
+DECAY = 0.95  # of what a cell is known to hold, from one update to the next
+
+
+class Samples(NamedTuple):
+    ray: Tensor  # [M] int64, ascending
+    depths: Tensor  # [M] z-depths, ascending within a ray
+    lengths: Tensor  # [M] z-depth of the interval around each sample, to be multiplied by |direction|
+
+
+class OccupancyGrid(nn.Module):
+    """A grid of cells over the box ``low`` .. ``high``, world units. All of them are occupied before the first update."""
+
+    low: Tensor
+    high: Tensor
+    density: Tensor  # [R^3] the largest density met in a cell, decaying; x slowest
+    occupied: Tensor  # [R^3] bool
+
+    def __init__(self, low: Tensor, high: Tensor, resolution: int):
+        super().__init__()
+        self.resolution = resolution
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        self.register_buffer("density", torch.zeros(resolution**3))
+        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Points [..., 3] -> bool [...]: in an occupied cell. A cell holds its lower border; nothing is outside the box."""
+        place = (points - self.low) / (self.high - self.low) * self.resolution
+        inside = ((place >= 0) & (place < self.resolution)).all(-1)
+        x, y, z = place.nan_to_num(0.0).clamp(0, self.resolution - 1).long().unbind(-1)
+        return inside & self.occupied[(x * self.resolution + y) * self.resolution + z]
+
+    @torch.no_grad()
+    def update(
+        self,
+        density_at: Callable[[Tensor], Tensor],
+        threshold: float,
+        generator: torch.Generator,
+        share: float = 1.0,
+    ) -> None:
+        """Look at a random point of a random ``share`` of the cells: [M, 3] -> [M].
+
+        A cell counts as occupied above ``threshold``, or above the mean of all where that is lower: a field that is faint
+        everywhere must not vanish altogether.
+        """
+        device, cells = self.density.device, len(self.density)
+        if share < 1:
+            chosen = torch.randint(cells, (max(1, round(share * cells)),), generator=generator, device=device)
+        else:
+            chosen = torch.arange(cells, device=device)
+        r = self.resolution
+        corner = torch.stack([chosen // (r * r), chosen // r % r, chosen % r], dim=-1)
+        point = corner + torch.rand(len(chosen), 3, generator=generator, device=device)
+        density = density_at(self.low + point / r * (self.high - self.low)).float()
+        self.density.mul_(DECAY)
+        # A cell may be chosen twice: the larger value counts.
+        self.density.scatter_reduce_(0, chosen, density, "amax")
+        self.occupied.copy_(self.density > self.density.mean().clamp(max=threshold))
+
+    def march(
+        self, rays: Rays, near: Tensor, far: Tensor, step: Tensor, generator: torch.Generator | None = None
+    ) -> Samples:
+        """One sample in each interval of z-depth ``step`` [R] from near to far [R] that is in an occupied cell.
+
+        With a generator all samples of a ray are shifted by one random part of a step; without, they are in the middle of
+        their intervals. The last interval may reach beyond ``far`` by less than a step; its length counts to ``far``.
+        """
+        rays_number, device = len(near), near.device
+        most = int(((far - near) / step).clamp(min=0).ceil().max()) if rays_number else 0
+        k = torch.arange(most, device=device)
+        shift = torch.full_like(near, 0.5)
+        if generator is not None:
+            shift = torch.rand(rays_number, generator=generator, device=device)
+        starts = near[:, None] + k * step[:, None]
+        depths = starts + shift[:, None] * step[:, None]
+        ray, place = ((depths < far[:, None]) & self.contains(rays.at(depths))).nonzero().unbind(1)
+        lengths = torch.minimum(step[:, None], far[:, None] - starts)
+        return Samples(ray, depths[ray, place], lengths[ray, place])
