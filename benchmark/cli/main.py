@@ -13,8 +13,11 @@ from adlbench.benchmark.cli import (
     data,
     doctor,
     evaluate,
+    export_records,
+    import_,
     leaderboard,
     list_,
+    merge,
     plan,
     run,
     sync,
@@ -31,6 +34,9 @@ VERBS = {
     "data": data,
     "doctor": doctor,
     "sync": sync,
+    "merge": merge,
+    "export-records": export_records,
+    "import": import_,
 }
 EPILOG = """\
 Verbs that take OVERRIDES read them as Hydra does: task=classification method=vit,cnn dataset=digits seed=0,1,2
