@@ -53,9 +53,11 @@ class Duel:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference shown``: whether the interval over seeds excludes 0."""
-        if self.interval is None or abs(self.difference) <= self.interval:
-            return "no difference shown" if self.interval is not None or self.difference else "equal"
+        """Whether the interval over seeds excludes 0; with one seed nothing is tested."""
+        if self.interval is None:
+            return "one seed, not tested" if self.difference else "equal"
+        if abs(self.difference) <= self.interval:
+            return "no difference shown" if self.difference or self.interval else "equal"
         return "better" if self.difference > 0 else "worse"
 
     def to_dict(self) -> dict[str, Any]:
