@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adlbench.benchmark.api import AdlbenchError, Modality, TaskKind
-from adlbench.benchmark.config import Catalog
+from adlbench.benchmark.config import Catalog, build_dataset
 from adlbench.benchmark.specs import TaskSpec
 from adlbench.benchmark.tasks.protocols import evaluator_class
 
@@ -161,8 +161,6 @@ def choose_template(spec: TaskSpec, modality: str | None) -> str:
 
 def first_dataset(spec: TaskSpec, modality: str, catalog: Catalog) -> str:
     """A dataset that is always here, for the test."""
-    from adlbench.benchmark.config import build_dataset
-
     for name in spec.datasets:
         dataset = build_dataset(catalog.spec("dataset", name))
         if dataset.missing() is None and dataset.schema(dataset.instances()[0]).modality == modality:
