@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
-import importlib.util
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from adlbench.benchmark.api import AdlbenchError, Budget, Dataset, Method
+from adlbench.benchmark.plugins import config_folders, installed_packages
 from adlbench.benchmark.specs import (
     SPECS,
     BudgetSpec,
@@ -123,26 +122,17 @@ def _nested_names(spec: type, location: Sequence[str]) -> list[str]:
 
 
 # -------------------------------------------------------------------------------------------------------------- catalog
-def _plugin_packages() -> tuple[str, ...]:
-    points = [
-        *importlib.metadata.entry_points(group="adlbench.methods"),
-        *importlib.metadata.entry_points(group="adlbench.datasets"),
-    ]
-    return tuple(sorted({point.value.partition(":")[0] for point in points}))
-
-
 class Catalog:
     """The YAML files of this package and of its plug-ins, by group and name."""
 
     def __init__(self, plugins: Sequence[str] = (), folders: Sequence[Path] = ()):
-        self.packages = ("adlbench", *_plugin_packages(), *plugins)
+        self.packages = ("adlbench", *installed_packages(), *plugins)
         self.folders = [Path(str(files("adlbench"))) / "configs", *folders]
         for package in self.packages[1:]:
-            found = importlib.util.find_spec(package)
+            found = config_folders(package)
             if found is None:
                 raise ConfigError([f"plug-in {package!r} cannot be imported; install it or mend plugins="])
-            roots = [Path(root) for root in found.submodule_search_locations or ()]
-            self.folders += [root / "configs" for root in roots if (root / "configs").is_dir()]
+            self.folders += found
         self._specs: dict[tuple[str, str], Any] = {}
 
     def names(self, group: str) -> list[str]:

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adlbench.benchmark.plugins import installed_config_folders
+
 GROUPS = ("suite", "task", "dataset", "method", "fidelity", "executor")
 
 
@@ -34,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _nodes(group: str) -> dict[str, str]:
     """Name -> one line, read straight from the YAML files: nothing is composed or imported here."""
-    folder = Path(__file__).resolve().parents[2] / "configs" / group
-    return {path.stem: _line(path) for path in sorted(folder.glob("*.yaml"))}
+    folders = [Path(__file__).resolve().parents[2] / "configs", *installed_config_folders()]
+    paths = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+    return {name: _line(paths[name]) for name in sorted(paths)}
 
 
 def _line(path: Path) -> str:

@@ -13,8 +13,12 @@ from adlbench.benchmark.cli import (
     data,
     doctor,
     evaluate,
+    export_records,
+    import_,
     leaderboard,
     list_,
+    merge,
+    new,
     plan,
     run,
     sync,
@@ -27,10 +31,14 @@ VERBS = {
     "run": run,
     "evaluate": evaluate,
     "leaderboard": leaderboard,
+    "new": new,
     "test": test,
     "data": data,
     "doctor": doctor,
     "sync": sync,
+    "merge": merge,
+    "export-records": export_records,
+    "import": import_,
 }
 EPILOG = """\
 Verbs that take OVERRIDES read them as Hydra does: task=classification method=vit,cnn dataset=digits seed=0,1,2
