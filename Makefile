@@ -5,10 +5,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup setup-dev demo smoke test test-slow lint bench constraints clean help
+.PHONY: setup setup-dev demo smoke test test-slow lint docs bench constraints clean help
 
 help:
-	@sed -n '1,2s/^# //p' Makefile; echo "targets: setup setup-dev demo smoke lint test test-slow bench constraints clean"
+	@sed -n '1,2s/^# //p' Makefile; echo "targets: setup setup-dev demo smoke lint docs test test-slow bench constraints clean"
 
 # The stamps make the second time immediate: pip runs again only when what it reads has changed.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -34,7 +34,11 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup-dev lint
+# The site, without a network; a broken link or a warning is an error.
+docs: setup-dev
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+test: setup-dev lint docs
 	$(BIN)/python -m pytest
 
 test-slow: setup-dev
