@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -100,14 +101,19 @@ class Split(ABC):
         """The items at ``indices``, stacked, on the CPU."""
 
     def all(self) -> dict[str, Tensor]:
+        """Every item, to be read and not written: the memory may be the split's own."""
         return self.batch(np.arange(len(self)))
 
 
 class ArraySplit(Split):
-    """A split that lies in memory: every field a tensor (or array) with the items along its first dimension."""
+    """A split that lies in memory or in mapped files: every field a tensor (or array) with the items along its first
+    dimension, taken without a copy. Of ``np.load``'s modes use "c" for files: a write to memory mapped "r" ends the process.
+    """
 
     def __init__(self, **fields: Tensor | np.ndarray):
-        self.fields = {name: torch.as_tensor(value) for name, value in fields.items()}
+        with warnings.catch_warnings():  # items are read only, as read-only arrays are
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.fields = {name: torch.as_tensor(value) for name, value in fields.items()}
         lengths = {name: len(value) for name, value in self.fields.items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the fields of a split differ in length: {lengths}; give every field one entry per item")
@@ -119,6 +125,9 @@ class ArraySplit(Split):
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         index = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         return {name: value[index] for name, value in self.fields.items()}
+
+    def all(self) -> dict[str, Tensor]:
+        return dict(self.fields)
 
 
 class AbsentSplit(Split):
@@ -180,7 +189,7 @@ class Dataset(ABC):
         for split in ("train", "test"):
             for name, value in sorted(self.load(instance, split).all().items()):
                 digest.update(f"{split}/{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+                digest.update(np.ascontiguousarray(value.numpy()).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
 
