@@ -189,7 +189,7 @@ class Dataset(ABC):
         for split in ("train", "test"):
             for name, value in sorted(self.load(instance, split).all().items()):
                 digest.update(f"{split}/{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(np.ascontiguousarray(value.numpy()).reshape(-1).view(np.uint8).data)
+                digest.update(np.ascontiguousarray(value.numpy()).tobytes())
         return digest.hexdigest()
 
 
