@@ -6,6 +6,7 @@ and light from everywhere, no shadows. Cameras are OpenCV's (x right, y down, z 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +76,12 @@ def draw(
     size: tuple[int, int],
     light: Light,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    texture: Callable[[Array], Array] | None = None,
 ) -> Picture:
-    """``model`` as (height, width) pixels. Colours are averaged in the stored image's space, as tabletop's are."""
+    """``model`` as (height, width) pixels. Colours are averaged in the stored image's space, as tabletop's are.
+
+    ``texture`` gives a factor [N] of the albedo at points [N, 3].
+    """
     height, width = size
     fine = intrinsics.copy()
     fine[:2] *= SAMPLES
@@ -87,7 +92,8 @@ def draw(
     normals = _facing(model, hit, points, world_to_camera)
     colour = np.empty((*face.shape, 3))
     colour[:] = background
-    colour[row, column] = srgb(model.colour[hit] * light.on(points, normals)[:, None])
+    strength = light.on(points, normals) * (texture(points) if texture else 1.0)
+    colour[row, column] = srgb(model.colour[hit] * strength[:, None])
     mean = colour.reshape(height, SAMPLES, width, SAMPLES, 3).mean((1, 3))
     middle = SAMPLES // 2
     seen, centre = face[middle::SAMPLES, middle::SAMPLES], depth[middle::SAMPLES, middle::SAMPLES]

@@ -122,8 +122,8 @@ class Room:
         return Model.joined(models)
 
     def surface(self, n: int, rng: np.random.Generator) -> dict[str, Array]:
-        """``n`` points of all surfaces, about evenly: ``points``, ``normals`` float32 [n, 3], ``colours`` uint8 [n, 3],
-        ``point_label`` and ``point_instance`` int64 [n], in random order. Nothing is hidden, as in a complete scan."""
+        """``n`` points of all surfaces, about evenly: ``points``, ``normals``, ``colours`` float32 [n, 3] and
+        ``point_label``, ``point_instance`` int64 [n], in random order. Nothing is hidden, as in a complete scan."""
         areas = np.array([p.area for p in self.panels] + [sum(q.solid.area for q in p.shape.parts) for p in self.pieces])
         counts = rng.multinomial(n, areas / areas.sum())
         drawn = []
@@ -141,12 +141,12 @@ class Room:
             label = np.full(count, LABELS.index(name))
             drawn.append((points, normals, albedo, label, np.full(count, number)))
         points, normals, albedo, label, instance = (np.concatenate(arrays) for arrays in zip(*drawn))
-        colours = np.round(255 * srgb(albedo * self.light.on(points, normals)[:, None]))
+        colours = srgb(albedo * self.light.on(points, normals)[:, None])
         order = rng.permutation(n)
         return {
             "points": points[order].astype(np.float32),
             "normals": normals[order].astype(np.float32),
-            "colours": colours[order].astype(np.uint8),
+            "colours": colours[order].astype(np.float32),
             "point_label": label[order].astype(np.int64),
             "point_instance": instance[order].astype(np.int64),
         }
@@ -174,7 +174,7 @@ class Room:
         return np.stack(found)
 
     def boxes(self, most: int) -> tuple[Array, Array]:
-        """``boxes_3d`` float32 [most, 7] and ``box_label`` int64 [most], -1 where there is none, of the first ``most`` pieces."""
+        """``furniture`` float32 [most, 7] and ``furniture_label`` int64 [most] of the first ``most`` pieces."""
         boxes, label = np.zeros((most, 7), dtype=np.float32), np.full(most, -1)
         for row, piece in enumerate(self.pieces[:most]):
             middle = piece.position + [0, piece.size[1] / 2, 0]

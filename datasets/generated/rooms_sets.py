@@ -41,9 +41,9 @@ def cloud_set(split: str, count: int, num_points: int, seed: int) -> Arrays:
 def view_set(split: str, count: int, views: Views, seed: int) -> Arrays:
     """RGB-D pictures of the first ``count`` rooms of a split.
 
-    Returns ``view_image`` uint8 [N, V, H, W, 3], ``view_depth`` float32 [N, V, H, W], ``view_mask`` uint8 and
-    ``view_instance`` int32 [N, V, H, W] (255 and 0 where there is nothing; instances count from 1),
-    ``view_intrinsics`` float32 [N, V, 3, 3], ``view_world_to_camera`` float32 [N, V, 4, 4].
+    Returns ``image`` uint8 [N, V, H, W, 3], ``depth`` float32 [N, V, H, W], ``mask`` uint8 and
+    ``instance`` int32 [N, V, H, W] (255 and 0 where there is nothing; instances count from 1),
+    ``intrinsics`` float32 [N, V, 3, 3], ``world_to_camera`` float32 [N, V, 4, 4].
     """
     parameters = {"split": split, "count": count, "seed": seed, **asdict(views)}
 
@@ -60,19 +60,19 @@ def view_set(split: str, count: int, views: Views, seed: int) -> Arrays:
         shape = (count, views.count)
         label = np.stack([p.label for p in pictures])
         return {
-            "view_image": np.stack([p.image for p in pictures]).reshape(*shape, *size, 3),
-            "view_depth": np.stack([p.depth for p in pictures]).reshape(*shape, *size),
-            "view_mask": np.where(label < 0, 255, label).astype(np.uint8).reshape(*shape, *size),
-            "view_instance": np.stack([p.instance + 1 for p in pictures]).astype(np.int32).reshape(*shape, *size),
-            "view_intrinsics": np.tile(intrinsics.astype(np.float32), (*shape, 1, 1)),
-            "view_world_to_camera": np.stack([cameras for cameras, _ in drawn]).astype(np.float32),
+            "image": np.stack([p.image for p in pictures]).reshape(*shape, *size, 3),
+            "depth": np.stack([p.depth for p in pictures]).reshape(*shape, *size),
+            "mask": np.where(label < 0, 255, label).astype(np.uint8).reshape(*shape, *size),
+            "instance": np.stack([p.instance + 1 for p in pictures]).astype(np.int32).reshape(*shape, *size),
+            "intrinsics": np.tile(intrinsics.astype(np.float32), (*shape, 1, 1)),
+            "world_to_camera": np.stack([cameras for cameras, _ in drawn]).astype(np.float32),
         }
 
     return cached("rooms-views", VERSION, parameters, make)
 
 
 def layout_set(split: str, count: int, most: int, seed: int) -> Arrays:
-    """What stands where: ``boxes_3d`` float32 [N, most, 7], ``box_label`` int64 [N, most], ``room_size`` float32 [N, 2]
+    """What stands where: ``furniture`` float32 [N, most, 7], ``furniture_label`` int64 [N, most], ``room_size`` float32 [N, 2]
     (along x and z), ``label`` int64 [N], the kind of room."""
     parameters = {"split": split, "count": count, "most": most, "seed": seed}
 
@@ -80,8 +80,8 @@ def layout_set(split: str, count: int, most: int, seed: int) -> Arrays:
         made = [rooms.make_room(split, number, seed) for number in range(count)]
         boxes = [room.boxes(most) for room in made]
         return {
-            "boxes_3d": np.stack([box for box, _ in boxes]),
-            "box_label": np.stack([label for _, label in boxes]).astype(np.int64),
+            "furniture": np.stack([box for box, _ in boxes]),
+            "furniture_label": np.stack([label for _, label in boxes]).astype(np.int64),
             "room_size": np.array([(room.width, room.depth) for room in made], dtype=np.float32),
             "label": np.array([list(rooms.KINDS).index(room.kind) for room in made], dtype=np.int64),
         }
