@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Dataset, Modality
+from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Modality
 from adlbench.datasets.detection.room_objects import RoomObjects
 from adlbench.datasets.generated.rooms import FURNITURE, KINDS
 from adlbench.datasets.generated.rooms_sets import layout_set

@@ -55,7 +55,7 @@ def subject(seed: int, expression: Array) -> Scene:
     ]
     for side in (-1.0, 1.0):
         eye = np.array([0.47 * deep, side * 0.20 * wide, 0.10])
-        lid = eye + [0.005, 0.0, 0.075 - 0.065 * closed]
+        lid = eye + np.array([0.005, 0.0, 0.075 - 0.065 * closed])
         corner = (0.52, side * (0.14 + 0.05 * smile), -0.37 + 0.08 * smile - 0.03 * opened)
         frown = side * (0.15 - 0.25 * raised)
         things += [
@@ -64,7 +64,7 @@ def subject(seed: int, expression: Array) -> Scene:
             Thing(
                 Ellipsoid((0.05, 0.13, 0.028 * brow)),
                 strands,
-                _tuple(eye + [0.08, 0.01 * side, 0.17 + 0.08 * raised]),
+                _tuple(eye + np.array([0.08, 0.01 * side, 0.17 + 0.08 * raised])),
                 _about(0, frown),
             ),
             Thing(Ellipsoid((0.09, 0.05, 0.14 * ear)), face, (-0.02, side * 0.51 * wide, 0.0), _about(2, side * 0.3)),
@@ -89,9 +89,7 @@ def cameras(places: tuple[tuple[float, float], ...]) -> Array:
     return matrices
 
 
-def photograph(
-    seed: int, expressions: Array, places: tuple[tuple[float, float], ...], size: int
-) -> dict[str, Array]:
+def photograph(seed: int, expressions: Array, places: tuple[tuple[float, float], ...], size: int) -> dict[str, Array]:
     """Views of every expression [F, 4] from every place, F x len(places) of them, expression by expression."""
     drawn = [
         vars(tabletop.render(subject(seed, expression), cameras(places), size, SUPERSAMPLING))

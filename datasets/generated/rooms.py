@@ -124,7 +124,9 @@ class Room:
     def surface(self, n: int, rng: np.random.Generator) -> dict[str, Array]:
         """``n`` points of all surfaces, about evenly: ``points``, ``normals``, ``colours`` float32 [n, 3] and
         ``point_label``, ``point_instance`` int64 [n], in random order. Nothing is hidden, as in a complete scan."""
-        areas = np.array([p.area for p in self.panels] + [sum(q.solid.area for q in p.shape.parts) for p in self.pieces])
+        areas = np.array(
+            [p.area for p in self.panels] + [sum(q.solid.area for q in p.shape.parts) for p in self.pieces]
+        )
         counts = rng.multinomial(n, areas / areas.sum())
         drawn = []
         for number, count in enumerate(counts):
@@ -161,7 +163,8 @@ class Room:
             spot = direction * np.min((half - 0.25) / np.maximum(np.abs(direction), 1e-9)) * rng.uniform(0.7, 1.0)
             margin = 0.25 if attempt < 100 * count else 0.0
             blocked = [
-                bool(((spot > low - margin) & (spot < high + margin)).all()) for low, high in map(_footprint, self.pieces)
+                bool(((spot > low - margin) & (spot < high + margin)).all())
+                for low, high in map(_footprint, self.pieces)
             ]
             if any(blocked):
                 continue
@@ -177,7 +180,7 @@ class Room:
         """``furniture`` float32 [most, 7] and ``furniture_label`` int64 [most] of the first ``most`` pieces."""
         boxes, label = np.zeros((most, 7), dtype=np.float32), np.full(most, -1)
         for row, piece in enumerate(self.pieces[:most]):
-            middle = piece.position + [0, piece.size[1] / 2, 0]
+            middle = piece.position + np.array([0, piece.size[1] / 2, 0])
             boxes[row] = (*middle, *piece.size, piece.yaw)
             label[row] = FURNITURE.index(piece.name)
         return boxes, label

@@ -92,4 +92,6 @@ VARIANT_VERSION = 1000 * tabletop.VERSION + tabletop_variants.VERSION
 
 
 def _named(splits: tuple[tabletop_variants.Fields, tabletop_variants.Fields]) -> Arrays:
-    return {f"{split}_{name}": value for split, fields in zip(("train", "test"), splits) for name, value in fields.items()}
+    return {
+        f"{split}_{name}": value for split, fields in zip(("train", "test"), splits) for name, value in fields.items()
+    }
