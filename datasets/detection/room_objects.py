@@ -40,7 +40,7 @@ class RoomObjects(Dataset):
     def load(self, instance: str, split: str) -> ArraySplit:
         count = self.num_train if split == "train" else self.num_test
         views = Views(self.views, self.height, self.width)
-        parameters = {"split": split, "count": count, **vars(views)}
+        parameters = {"split": split, "count": count, "views": vars(views)}
         parameters |= {"most": self.most, "least": self.least, "seed": self.seed}
 
         def make() -> Arrays:

@@ -45,7 +45,7 @@ def view_set(split: str, count: int, views: Views, seed: int) -> Arrays:
     ``instance`` int32 [N, V, H, W] (255 and 0 where there is nothing; instances count from 1),
     ``intrinsics`` float32 [N, V, 3, 3], ``world_to_camera`` float32 [N, V, 4, 4].
     """
-    parameters = {"split": split, "count": count, "seed": seed, **asdict(views)}
+    parameters = {"split": split, "count": count, "seed": seed, "views": asdict(views)}
 
     def make() -> Arrays:
         size = (views.height, views.width)

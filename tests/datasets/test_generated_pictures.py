@@ -50,8 +50,7 @@ def test_pictures_pairs_and_domains() -> None:
             assert darker  # stripes are dark
             assert ((pairs["target_image"] == 255).all(1) == empty["plain"]).float().mean() > 0.95
     assert 0.3 < float(empty["labels"].float().mean()) < 0.95
-    agree = (empty["labels"] == empty["plain"]).float().mean()  # but for the antialiased silhouette
-    assert agree > 0.85
+    assert (~empty["plain"])[~empty["labels"]].float().mean() > 0.95  # what has a label is in the picture
     on_edge = ~empty["edges"]
     assert 0.01 < float(on_edge.float().mean()) < 0.4
     assert len(np.unique(palette()[:18], axis=0)) == 18
@@ -169,10 +168,10 @@ def test_time_moves_the_objects() -> None:
         for thing in tabletop_variants.at(scene, time).things[1:]:
             reach = np.linalg.norm(np.array(thing.centre) - tabletop.CENTRE) + thing.shape.bound
             assert reach < tabletop.RADIUS + 0.05
-    dataset = TabletopMoving(image_size=12, num_train=5, num_test=2)
+    dataset = TabletopMoving(image_size=12, num_train=4, num_test=2)
     train, test = dataset.load("all", "train").all(), dataset.load("all", "test").all()
-    assert sorted(train["time"].tolist()) == [0, 0.25, 0.5, 0.75, 1]
-    assert not set(test["time"].tolist()) & set(train["time"].tolist())
+    assert sorted(train["time"].tolist()) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert sorted(test["time"].tolist()) == [0.25, 0.75]
 
 
 def test_sonnets() -> None:

@@ -82,8 +82,9 @@ def test_points_pictures_and_labels_agree() -> None:
             column, row = column[inside].astype(int), row[inside].astype(int)
             depth = items["depth"][room, view].numpy()[row, column]
             assert depth.max() < schema.far
-            assert np.percentile(local[inside, 2] - depth, 2) > -0.35  # hardly anything is before the first surface
-            seen = np.abs(local[inside, 2] - depth) < 0.01
+            # nothing is before the first surface, but for points of thin things beside their pixel's centre
+            assert (local[inside, 2] - depth < -0.3).mean() < 0.06
+            seen = np.abs(local[inside, 2] - depth) < 0.006  # doors and windows lie 1 cm before the wall
             matched += seen.sum()
             labels.append(
                 (items["mask"][room, view].numpy()[row, column] == items["point_label"][room][inside].numpy())[seen]
@@ -92,7 +93,7 @@ def test_points_pictures_and_labels_agree() -> None:
             instances.append((number == items["point_instance"][room][inside].numpy())[seen])
             image = items["image"][room, view].numpy()[row, column] / 255
             colours.append(np.abs(image - items["colours"][room][inside].numpy()).max(1)[seen])
-    assert matched > 2000
+    assert matched > 1000
     assert np.concatenate(labels).mean() > 0.9
     assert np.concatenate(instances).mean() > 0.9
     assert np.median(np.concatenate(colours)) < 0.03
@@ -121,16 +122,17 @@ def test_boxes_are_tight_around_what_is_seen_and_sentences_are_true() -> None:
     boxes = 0
     for row in range(len(items["image"])):
         number, mask = items["instance"][row].numpy(), items["mask"][row].numpy()
-        names = []
+        names, around = [], []
+        for value in np.unique(number[number > 0]):
+            rows, columns = np.nonzero(number == value)
+            extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            around.append((extent, int(mask[rows[0], columns[0]])))
         for box, label in zip(items["boxes"][row].numpy(), items["box_label"][row].tolist()):
             if label < 0:
                 assert (box == 0).all()
                 continue
             left, top, right, bottom = box.astype(int)
-            values = number[top:bottom, left:right][mask[top:bottom, left:right] == label]
-            value = np.bincount(values[values > 0]).argmax()
-            rows, columns = np.nonzero(number == value)
-            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (left, top, right, bottom)
+            assert ((left, top, right, bottom), label) in around
             names.append(FURNITURE[label].replace("_", " "))
             boxes += 1
         first, largest, beside = (bytes(text.tolist()).rstrip(b"\0").decode() for text in captions["captions"][row])
@@ -169,13 +171,14 @@ def test_3d_front_files_rebuild_the_room(tmp_path: Path) -> None:
     information = json.loads((tmp_path / "3D-FUTURE-model" / "model_info.json").read_text())
     assert [entry["super-category"] for entry in information] == [piece.name for piece in room.pieces]
     for number, entry in enumerate(scene["furniture"], start=len(room.panels)):
-        model = trimesh.load(tmp_path / "3D-FUTURE-model" / entry["jid"] / "raw_model.obj", process=False)
+        path = tmp_path / "3D-FUTURE-model" / entry["jid"] / "raw_model.obj"
+        model = trimesh.load(path, process=False, force="mesh")
         child = children[entry["uid"]]
         x, y, z, w = child["rot"]
         turn = trimesh.transformations.quaternion_matrix([w, x, y, z])[:3, :3]
-        placed = (np.asarray(model.vertices) * child["scale"]) @ turn.T + child["pos"]
-        own = np.unique(room.model.faces[room.model.instance == number])
-        np.testing.assert_allclose(np.sort(placed, 0), np.sort(room.model.vertices[own], 0), atol=2e-6)
+        placed = (np.asarray(model.triangles).reshape(-1, 3) * child["scale"]) @ turn.T + child["pos"]
+        own = room.model.vertices[room.model.faces[room.model.instance == number]].reshape(-1, 3)
+        np.testing.assert_allclose(np.sort(placed, 0), np.sort(own, 0), atol=2e-6)
     floor = next(mesh for mesh in scene["mesh"] if mesh["type"] == "Floor")
     corners = np.reshape(floor["xyz"], (-1, 3))
     np.testing.assert_allclose(corners.max(0) - corners.min(0), [room.width, 0, room.depth])
