@@ -30,7 +30,7 @@ from adlbench.methods.nn.rays import camera_to_world, rays_through
 from adlbench.methods.novel_view_synthesis.nerf import NeRF
 
 ROUNDS, BATCH = 3, 32
-MODELNET10 = "bathtub bed chair desk dresser monitor night_stand sofa table toilet".split()
+MODELNET10 = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
 
 
 class Files(TorchDataset[tuple[torch.Tensor, int]]):
