@@ -13,8 +13,8 @@ from adlbench.datasets.generated.furniture_pictures import picture_set
 class FurniturePictures(Dataset):
     """One picture of each shape, from any side, on white."""
 
-    train_per_class: int = 24
-    test_per_class: int = 6
+    train_per_class: int = 16
+    test_per_class: int = 4
     size: int = 64  # pixels, square
     seed: int = 0
     classes: tuple[str, ...] = ALL_CLASSES

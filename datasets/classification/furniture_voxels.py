@@ -13,8 +13,8 @@ from adlbench.datasets.generated.furniture_pictures import grid_set
 class FurnitureVoxels(Dataset):
     """The cube [-1, 1]^3 around each shape, which is turned by any angle about the up axis (y)."""
 
-    train_per_class: int = 20
-    test_per_class: int = 5
+    train_per_class: int = 16
+    test_per_class: int = 4
     resolution: int = 32
     seed: int = 0
     classes: tuple[str, ...] = ALL_CLASSES

@@ -13,8 +13,8 @@ from adlbench.datasets.generated.rooms_sets import layout_set
 class RoomLayouts(Dataset):
     """Metres, y up, the origin in the middle of the floor. ``generated.front`` writes the same rooms as 3D-FRONT files."""
 
-    num_train: int = 200
-    num_test: int = 50
+    num_train: int = 120
+    num_test: int = 30
     max_pieces: int = 16
     seed: int = 0
 

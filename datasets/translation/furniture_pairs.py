@@ -23,8 +23,8 @@ class FurniturePairs(Dataset):
 
     source: Literal["labels", "edges", "plain"] = "labels"
     paired: bool = True
-    train_per_class: int = 24
-    test_per_class: int = 6
+    train_per_class: int = 16
+    test_per_class: int = 4
     size: int = 64  # pixels, square
     seed: int = 0
     classes: tuple[str, ...] = ALL_CLASSES
