@@ -10,18 +10,41 @@ field               one item                       meaning
 ==================  =============================  =====================================================================
 ``image``           uint8 [C, H, W]                an image; in posed images [H, W, 3], composited on ``schema.background``
 ``label``           int64 []                       index into ``schema.classes``
+``target_image``    uint8 [C, H, W]                what ``image`` is to be translated to
+``mask``            uint8 [H, W]                   class of each pixel, index into ``schema.classes``; 255 is unlabelled
+``instance``        int32 [H, W]                   object of each pixel, counted from 1 within the image; 0 is none
+``boxes``           float32 [M, 4]                 left, top, right, bottom in pixels of ``image``; 0 where there is none
+``box_label``       int64 [M]                      index into ``schema.classes``; -1 where there is no box
+``box_crowd``       bool [M]                       a group in one box: neither to be found nor wrong when found (COCO)
+``box_mask``        bool [M, H, W]                 the pixels of the object in the box
+``attributes``      bool [A]                       which of ``schema.attributes`` the item has
+``tokens``          int64 [T + 1]                  indices into ``schema.vocabulary``; the last is the next item's first
+``captions``        uint8 [K, B]                   K sentences about ``image``, UTF-8, filled up with 0
 ``points``          float32 [P, 3]                 a point cloud
 ``normals``         float32 [P, 3]                 unit normals of ``points``
 ``point_label``     int64 [P]                      index into ``schema.parts``
+``point_instance``  int64 [P]                      object of each point, counted from 0 within the scene
 ``intrinsics``      float32 [3, 3]                 pixel units, pixel centres at +0.5
 ``world_to_camera`` float32 [4, 4]                 OpenCV: x right, y down, z forward
 ``depth``           float32 [H, W]                 z-depth of the first surface, 0 where there is none
+``appearance``      int64 []                       which light a view was taken under: the same number, the same light
+``expression``      float32 [E]                    what moves a face, each in [0, 1]; 0 is neutral
+``occupancy``       bool [R, R, R]                 voxels of [-1, 1]^3, indexed x, y, z, whose centres lie inside
+``sdf_grid``        float32 [R, R, R]              signed distance at the centres of the same voxels, negative inside
+``ternary``         uint8 [R, R, R]                the same voxels as one view tells them: 0 free, 1 surface, 2 unknown
 ``coords``          float32 [D]                    a position in [-1, 1]^D (D = 2: x right, y down; pixel centres)
 ``value``           float32 [C]                    the signal at ``coords``, in [0, 1]
 ``sdf_points``      float32 [S, 3]                 positions around a shape, shape inside the unit sphere
 ``sdf``             float32 [S]                    signed distance at ``sdf_points``, negative inside
 ``surface_points``  float32 [Q, 3]                 uniform samples of the surface
 ``surface_normals`` float32 [Q, 3]                 outward unit normals there
+``colours``         float32 [P, 3]                 of ``points``, in [0, 1]
+``remission``       float32 [P]                    of ``points``: how much of a laser's light came back, in [0, 1]
+``time``            float32 []                     when a view of a moving scene was taken, in [0, 1]
+``vertices``        float32 [V, 3]                 of a mesh; in a batch filled up to the largest with zeros
+``faces``           int64 [F, 3]                   indices of ``vertices``; filled up with -1
+``furniture``       float32 [M, 7]                 centre, size (metres, y up), angle about y (radians); filled up with zeros
+``furniture_label`` int64 [M]                      index into ``schema.classes``; filled up with -1
 ==================  =============================  =====================================================================
 """
 
@@ -29,6 +52,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -57,7 +81,14 @@ class Modality(StrEnum):
     POINTS = "points"
     POSED_IMAGES = "posed_images"  # one scene: the items are its views
     FIELD = "field"  # one signal: the items are its samples
+    TEXT = "text"  # one text: the items are its windows, in order
+    VOXELS = "voxels"
     SHAPE = "shape"  # items are shapes, each with samples of its signed distance
+    MESH = "mesh"
+    SCENE_COLLECTION = (
+        "scene_collection"  # items are scenes: the fields of posed images with a dimension of views, [V, ...]
+    )
+    LAYOUT = "layout"  # items are furnished rooms
 
 
 class AdlbenchError(Exception):
@@ -79,6 +110,8 @@ class DataSchema:
     num_test: int
     classes: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()  # of ``tokens``
     channels: int = 0
     image_size: tuple[int, int] = (0, 0)  # (height, width)
     num_points: int = 0
@@ -100,14 +133,19 @@ class Split(ABC):
         """The items at ``indices``, stacked, on the CPU."""
 
     def all(self) -> dict[str, Tensor]:
+        """Every item, to be read and not written: the memory may be the split's own."""
         return self.batch(np.arange(len(self)))
 
 
 class ArraySplit(Split):
-    """A split that lies in memory: every field a tensor (or array) with the items along its first dimension."""
+    """A split that lies in memory or in mapped files: every field a tensor (or array) with the items along its first
+    dimension, taken without a copy. Of ``np.load``'s modes use "c" for files: a write to memory mapped "r" ends the process.
+    """
 
     def __init__(self, **fields: Tensor | np.ndarray):
-        self.fields = {name: torch.as_tensor(value) for name, value in fields.items()}
+        with warnings.catch_warnings():  # items are read only, as read-only arrays are
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.fields = {name: torch.as_tensor(value) for name, value in fields.items()}
         lengths = {name: len(value) for name, value in self.fields.items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the fields of a split differ in length: {lengths}; give every field one entry per item")
@@ -119,6 +157,9 @@ class ArraySplit(Split):
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         index = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         return {name: value[index] for name, value in self.fields.items()}
+
+    def all(self) -> dict[str, Tensor]:
+        return dict(self.fields)
 
 
 class AbsentSplit(Split):

@@ -1,4 +1,4 @@
-"""Furniture from a seed: ten classes, each shape a union of solids with part labels and an exact distance outside.
+"""Furniture from a seed: fourteen classes, each shape a union of solids with part labels and an exact distance outside.
 
 Every shape depends on (seed, class, split, number) alone, never on how many are asked for. It is centred on its
 bounding box and scaled so that its farthest point lies at radius 1 / 1.03, as in DeepSDF. y is up, the front is at +z.
@@ -18,13 +18,15 @@ import numpy as np
 from adlbench.benchmark.api import DataError
 from adlbench.datasets.generated.furniture_classes import BUILDERS, PARTS
 from adlbench.datasets.generated.furniture_kit import Kit, about_x, about_y
+from adlbench.datasets.generated.furniture_more import MORE_BUILDERS
 from adlbench.datasets.generated.primitives import Array, Solid
 
 VERSION = 6  # part of the key of cached data: raise it when a change here moves the arrays
-CLASSES = tuple(BUILDERS)
+CLASSES = tuple(BUILDERS)  # what the data sets take unless they are told otherwise
+ALL_CLASSES = tuple(sorted(BUILDERS | MORE_BUILDERS))
 RADIUS = 1 / 1.03
 
-__all__ = ["CLASSES", "PARTS", "RADIUS", "VERSION", "Part", "Shape", "make_shape"]
+__all__ = ["ALL_CLASSES", "CLASSES", "PARTS", "RADIUS", "VERSION", "Part", "Shape", "build_shape", "make_shape"]
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,13 @@ class Shape:
         points = rng.permutation(np.concatenate([surface + np.sqrt(variance) * rng.normal(size=surface.shape), ball]))
         return points, self.sdf(points)
 
+    def sdf_grid(self, resolution: int) -> Array:
+        """Signed distance [R, R, R], indexed x, y, z, at the centres of the voxels of the cube [-1, 1]^3."""
+        return self.sdf(voxel_centres(resolution)).reshape(resolution, resolution, resolution)
+
     def occupancy(self, resolution: int) -> Array:
         """bool [R, R, R], indexed x, y, z: whether the centre of each voxel of the cube [-1, 1]^3 lies inside."""
-        axis = (np.arange(resolution) + 0.5) * 2 / resolution - 1
-        grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-        return (self.sdf(grid) < 0).reshape(resolution, resolution, resolution)
+        return self.sdf_grid(resolution) < 0
 
     def mesh(self) -> tuple[Array, Array, Array]:
         """Vertices [V, 3], faces [F, 3] and part labels [F]; every part is watertight, the parts overlap."""
@@ -145,14 +149,26 @@ class Shape:
         return Shape(tuple(part.moved(scale, np.eye(3), offset) for part in self.parts))
 
 
+def voxel_centres(resolution: int) -> Array:
+    """Of the cube [-1, 1]^3: [R^3, 3], x slowest."""
+    axis = (np.arange(resolution) + 0.5) * 2 / resolution - 1
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+
 def shape_rng(seed: int, name: str, split: str, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode()), {"train": 0, "test": 1}[split], number])
 
 
+def build_shape(name: str, rng: np.random.Generator) -> Shape:
+    """A shape of a class in its canonical orientation as it is built: about in metres (vessels larger), standing on y = 0."""
+    builder = {**BUILDERS, **MORE_BUILDERS}.get(name)
+    if builder is None:
+        raise DataError(f"there is no furniture class {name!r}; choose from {', '.join(ALL_CLASSES)}")
+    kit = Kit(rng)
+    builder(kit)
+    return Shape(tuple(Part(*part) for part in kit.parts))
+
+
 def make_shape(name: str, split: str, number: int, seed: int = 0) -> Shape:
     """Shape ``number`` of a class in its canonical orientation, normalised."""
-    if name not in BUILDERS:
-        raise DataError(f"there is no furniture class {name!r}; choose from {', '.join(CLASSES)}")
-    kit = Kit(shape_rng(seed, name, split, number))
-    BUILDERS[name](kit)
-    return Shape(tuple(Part(*part) for part in kit.parts)).normalised()
+    return build_shape(name, shape_rng(seed, name, split, number)).normalised()

@@ -12,7 +12,15 @@ from adlbench.datasets.generated.furniture import CLASSES, VERSION, make_shape, 
 
 
 @lru_cache(maxsize=4)
-def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: int, turn: bool = True) -> Arrays:
+def point_set(
+    per_class: int,
+    split: str,
+    num_points: int,
+    tilt: float,
+    seed: int,
+    turn: bool = True,
+    classes: tuple[str, ...] = CLASSES,
+) -> Arrays:
     """Points on every class's first ``per_class`` shapes of a split, in random order of the shapes.
 
     Each shape is turned about the up axis (y) by any angle (unless ``turn`` is false), tilted about x by up to ``tilt``
@@ -22,15 +30,16 @@ def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: in
     """
     parameters = {"per_class": per_class, "split": split, "num_points": num_points, "tilt": tilt, "seed": seed}
     parameters |= {} if turn else {"turn": False}
+    parameters |= {} if classes == CLASSES else {"classes": classes}
 
     def make() -> Arrays:
         items = [
-            _posed_points((label, split, i), num_points, tilt, turn, seed)
-            for label in range(len(CLASSES))
+            (*_posed_points((name, split, i), num_points, tilt, turn, seed), label)
+            for label, name in enumerate(classes)
             for i in range(per_class)
         ]
         order = np.random.default_rng([seed, per_class, split == "test"]).permutation(len(items))
-        points, normals, label, point_label = (np.stack([items[i][field] for i in order]) for field in range(4))
+        points, normals, point_label, label = (np.stack([items[i][field] for i in order]) for field in range(4))
         return {
             "points": points.astype(np.float32),
             "normals": normals.astype(np.float32),
@@ -42,15 +51,13 @@ def point_set(per_class: int, split: str, num_points: int, tilt: float, seed: in
 
 
 def _posed_points(
-    which: tuple[int, str, int], num_points: int, tilt: float, turn: bool, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    label, split, number = which
-    name = CLASSES[label]
+    which: tuple[str, str, int], num_points: int, tilt: float, turn: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    name, split, number = which
     rng = shape_rng(seed + 1, name, split, number)  # of the pose and the samples; the shape has its own
     shape = make_shape(name, split, number, seed)
     posed = shape.posed(rng.uniform(0, 2 * np.pi) * turn, np.deg2rad(rng.uniform(-tilt, tilt)), rng.uniform(0.6, 1.0))
-    points, normals, parts = posed.surface(num_points, rng)
-    return points, normals, np.asarray(label), parts
+    return posed.surface(num_points, rng)
 
 
 @lru_cache(maxsize=8)

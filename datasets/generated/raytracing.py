@@ -61,6 +61,25 @@ class Sphere:
 
 
 @dataclass(frozen=True)
+class Ellipsoid:
+    radii: tuple[float, float, float]
+
+    @property
+    def bound(self) -> float:
+        return max(self.radii)
+
+    def intersect(self, origin: Array, direction: Array) -> Array:
+        """That of the unit sphere, in a frame that is stretched along the axes."""
+        scale = 1.0 / np.array(self.radii, dtype=np.float32)[:, None]
+        stretched = direction * scale
+        length = np.sqrt(dot(stretched, stretched))
+        return np.asarray(Sphere(1.0).intersect(origin * scale, stretched / length) / length)
+
+    def normal(self, point: Array) -> Array:
+        return normalised(point / np.square(np.array(self.radii, dtype=np.float32))[:, None])
+
+
+@dataclass(frozen=True)
 class Box:
     half: tuple[float, float, float]  # half side lengths
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Dataset, Modality
-from adlbench.datasets.generated import tabletop
+from adlbench.datasets.generated import tabletop, tabletop_variants
 from adlbench.datasets.generated.cache import Arrays, cached
 
 
@@ -54,3 +54,44 @@ class Tabletop(Dataset):
         train, test = tabletop.generate(self.seed, self.image_size, self.num_train, self.num_test)
         splits = {"train": vars(train), "test": vars(test)}
         return {f"{split}_{name}": value for split, views in splits.items() for name, value in views.items()}
+
+
+@dataclass(frozen=True)
+class TabletopLit(Tabletop):
+    """Every view under one of ``lights`` lights; ``appearance`` says which. Test views use the lights of training views."""
+
+    lights: int = 6
+
+    def schema(self, instance: str = "all") -> DataSchema:
+        schema = super().schema(instance)
+        return replace(schema, fields=(*schema.fields, "appearance"))
+
+    def _arrays(self) -> Arrays:
+        def make() -> Arrays:
+            return _named(tabletop_variants.lit(self.seed, self.image_size, self.num_train, self.num_test, self.lights))
+
+        return cached("tabletop-lit", VARIANT_VERSION, asdict(self), make)
+
+
+@dataclass(frozen=True)
+class TabletopMoving(Tabletop):
+    """Every view at another ``time`` in [0, 1], in which four of the objects move."""
+
+    def schema(self, instance: str = "all") -> DataSchema:
+        schema = super().schema(instance)
+        return replace(schema, fields=(*schema.fields, "time"))
+
+    def _arrays(self) -> Arrays:
+        def make() -> Arrays:
+            return _named(tabletop_variants.moving(self.seed, self.image_size, self.num_train, self.num_test))
+
+        return cached("tabletop-moving", VARIANT_VERSION, asdict(self), make)
+
+
+VARIANT_VERSION = 1000 * tabletop.VERSION + tabletop_variants.VERSION
+
+
+def _named(splits: tuple[tabletop_variants.Fields, tabletop_variants.Fields]) -> Arrays:
+    return {
+        f"{split}_{name}": value for split, fields in zip(("train", "test"), splits) for name, value in fields.items()
+    }

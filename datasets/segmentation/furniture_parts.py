@@ -28,6 +28,7 @@ class FurnitureParts(Dataset):
         default_factory=lambda: {"stretcher": "leg", "apron": "top", "door": "panel", "pillow": "mattress"}
     )
     seed: int = 0
+    classes: tuple[str, ...] = CLASSES
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -40,16 +41,16 @@ class FurnitureParts(Dataset):
         return DataSchema(
             modality=Modality.POINTS,
             fields=("points", "normals", "label", "point_label"),
-            num_train=self.train_per_class * len(CLASSES),
-            num_test=self.test_per_class * len(CLASSES),
-            classes=CLASSES,
+            num_train=self.train_per_class * len(self.classes),
+            num_test=self.test_per_class * len(self.classes),
+            classes=tuple(self.classes),
             parts=self.parts,
             num_points=self.num_points,
         )
 
     def load(self, instance: str, split: str) -> ArraySplit:
         per_class = self.train_per_class if split == "train" else self.test_per_class
-        arrays = point_set(per_class, split, self.num_points, self.tilt, self.seed, self.turn)
+        arrays = point_set(per_class, split, self.num_points, self.tilt, self.seed, self.turn, tuple(self.classes))
         names = self.parts
         index = torch.tensor([names.index(self.merge.get(name, name)) for name in PARTS])
         fields = {name: torch.as_tensor(array) for name, array in arrays.items()}

@@ -7,7 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-PER_POINT = ("points", "normals", "point_label")  # the fields that have one entry per point
+PER_POINT = (
+    "points",
+    "normals",
+    "colours",
+    "point_label",
+    "point_instance",
+)  # the fields that have one entry per point
 
 
 def choose_points(batch: dict[str, Tensor], count: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -13,12 +13,12 @@ from scipy.spatial import cKDTree
 from adlbench.benchmark.api import DataError, Modality
 from adlbench.datasets.classification.furniture import Furniture
 from adlbench.datasets.generated import furniture_sets
-from adlbench.datasets.generated.furniture import CLASSES, PARTS, RADIUS, Shape, make_shape
+from adlbench.datasets.generated.furniture import ALL_CLASSES, CLASSES, PARTS, RADIUS, Shape, make_shape
 from adlbench.datasets.reconstruction.furniture_shapes import FurnitureShapes
 from adlbench.datasets.segmentation.furniture_parts import FurnitureParts
 
 NUMBERS = range(4)
-SHAPES = {(name, i): make_shape(name, "train", i) for name in CLASSES for i in NUMBERS}
+SHAPES = {(name, i): make_shape(name, "train", i) for name in ALL_CLASSES for i in NUMBERS}
 SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=[f"{name} {i}" for name, i in SHAPES])
 
 
@@ -201,13 +201,26 @@ def moments(points: np.ndarray, order: int) -> np.ndarray:
     return np.concatenate(features, 1)
 
 
+def test_more_classes_on_request() -> None:
+    assert len(ALL_CLASSES) >= 12
+    assert set(CLASSES) < set(ALL_CLASSES)
+    dataset = Furniture(train_per_class=1, num_points=32, classes=("vase", "bed"))
+    items = dataset.load("all", "train").all()
+    assert dataset.schema().classes == ("vase", "bed")
+    assert sorted(items["label"].tolist()) == [0, 1]
+    standard = Furniture(train_per_class=1, num_points=32).load("all", "train").all()
+    (bed,) = standard["points"][standard["label"] == CLASSES.index("bed")]
+    assert (items["points"][items["label"] == 1][0] == bed).all()
+
+
 @pytest.mark.slow
-def test_moments_do_not_give_the_class_away() -> None:
+@pytest.mark.parametrize("classes", [CLASSES, ALL_CLASSES], ids=len)
+def test_moments_do_not_give_the_class_away(classes: tuple[str, ...]) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    dataset = Furniture()
+    dataset = Furniture(classes=classes)
     train, test = dataset.load("all", "train").all(), dataset.load("all", "test").all()
     for order in (2, 3, 4):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=10, max_iter=3000))

@@ -9,7 +9,6 @@ import pytest
 
 from adlbench.benchmark.api import DataError
 from adlbench.datasets.generated import raytracing, tabletop
-from adlbench.datasets.generated.cache import cached
 from adlbench.datasets.generated.raytracing import Box, Cylinder, Primitive, Scene, Sphere, Torus
 from adlbench.datasets.novel_view_synthesis.tabletop import Tabletop
 
@@ -243,34 +242,11 @@ def test_the_dataset_and_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert set(items) == set(schema.fields)
     assert items["image"].shape == (4, 16, 16, 3)
     assert items["depth"].shape == (4, 16, 16)
-    (file,) = (tmp_path / "adlbench").iterdir()
-    monkeypatch.setattr(tabletop, "generate", None)  # from here on everything comes from the file
+    monkeypatch.setattr(tabletop, "generate", None)  # from here on everything comes from the cache
     again = Tabletop(image_size=16, num_train=4, num_test=2)
     assert again.fingerprint() == dataset.fingerprint()
-    assert file.suffix == ".npz"
     with pytest.raises(TypeError):
         Tabletop(image_size=16, num_train=4, num_test=3).load("all", "train")
-
-
-def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calls = []
-
-    def make() -> dict[str, np.ndarray]:
-        calls.append(1)
-        return {"values": np.arange(1000)}
-
-    for _ in range(2):
-        np.testing.assert_array_equal(cached("thing", 1, {"seed": 0}, make)["values"], np.arange(1000))
-    (file,) = (tmp_path / "adlbench").iterdir()
-    for content in (file.read_bytes()[:500], b"", b"no archive"):
-        file.write_bytes(content)
-        np.testing.assert_array_equal(cached("thing", 1, {"seed": 0}, make)["values"], np.arange(1000))
-    assert len(calls) == 4
-    cached("thing", 2, {"seed": 0}, make)
-    cached("thing", 1, {"seed": 1}, make)
-    assert len(calls) == 6
-    assert len(list((tmp_path / "adlbench").iterdir())) == 3  # no temporary files stay
 
 
 @pytest.mark.parametrize("wrong", [{"num_train": 1}, {"num_test": 0}, {"image_size": 0}])
