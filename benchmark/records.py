@@ -7,6 +7,7 @@ curve.json        [{step, seconds, <value>: ...}], read at the log points
 windows.json      [[steps, samples, seconds, data seconds], ...], the raw samples of all speed statistics
 predictions.npz   as they were scored
 images/           pictures for people
+exhibits/         what the report's page shows: index.json [{title, kind, file, meta}], and the arrays of each
 checkpoint.pt     the last state: to continue, and to evaluate again
 log.txt           what the cell printed
 """

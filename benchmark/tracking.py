@@ -149,7 +149,8 @@ def search_cells(uri: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
                 [experiment.experiment_id], "tags.kind = 'cell'", max_results=1000, page_token=token
             )
             for run in page:
-                tags[run.info.run_id] = {**run.data.tags, "start_time": run.info.start_time}
+                about = {"start_time": run.info.start_time, "experiment_id": run.info.experiment_id}
+                tags[run.info.run_id] = {**run.data.tags, **about}
                 metrics[run.info.run_id] = {k: v for k, v in run.data.metrics.items() if not k.startswith("train/")}
             token = page.token
             if not token:

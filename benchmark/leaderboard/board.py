@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ PARETO = {
 }
 
 
+SeedValues = dict[str, dict[int, float]]  # method -> seed -> mean over instances
 SeedMeans = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # group, seed, mean over instances
 
 
@@ -75,6 +77,18 @@ class Board:
 
 def boards(frame: pd.DataFrame) -> list[Board]:
     """All leaderboards in ``frame`` (one row for each cell), in the order of their names."""
+    return [found.board for found in full_boards(frame)]
+
+
+@dataclass
+class FullBoard:
+    board: Board
+    values: SeedValues  # of the primary metric
+    cells: pd.DataFrame  # methods are named as in the board's rows
+
+
+def full_boards(frame: pd.DataFrame) -> list[FullBoard]:
+    """Each board with what it was made of."""
     if frame.empty:
         return []
     frame = frame.copy(deep=False)
@@ -87,8 +101,9 @@ def boards(frame: pd.DataFrame) -> list[Board]:
     table = _SeedTable(frame)
     result = []
     for key, indices in _groups(frame, GROUP):
-        result.append(_board(dict(zip(GROUP, key)), frame, indices, table))
-    _explain_splits(result)
+        board, values = _board(dict(zip(GROUP, key)), frame, indices, table)
+        result.append(FullBoard(board, values, frame.iloc[indices]))
+    _explain_splits([found.board for found in result])
     return result
 
 
@@ -173,7 +188,10 @@ class _SeedTable:
         self.size = len(self.methods)
         self.seed = frame["seed"].to_numpy(dtype=np.int64)
         self.instance = _coded(frame["instance"])[0]
-        self.done = (frame["status"] == "done").to_numpy()
+        self.status = frame["status"].astype(object).to_numpy()
+        self.done = self.status == "done"
+        self.trivial = frame["trivial"].to_numpy(dtype=bool)
+        self.absent = frame["absent"].astype(object).to_numpy()
         self._order = np.lexsort((self.seed, self.group))
         self._values: dict[str, list[Value | None]] = {}
         self._by_seed: dict[str, SeedMeans] = {}
@@ -218,7 +236,9 @@ class _SeedTable:
         return self._values[column]
 
 
-def _board(group: dict[str, Any], frame: pd.DataFrame, indices: NDArray[np.intp], table: _SeedTable) -> Board:
+def _board(
+    group: dict[str, Any], frame: pd.DataFrame, indices: NDArray[np.intp], table: _SeedTable
+) -> tuple[Board, SeedValues]:
     last = frame.iloc[indices[-1]]
     specs = json.loads(last["metric_specs"])
     primary = next((name for name, spec in specs.items() if spec["primary"]), next(iter(specs)))
@@ -243,38 +263,35 @@ def _board(group: dict[str, Any], frame: pd.DataFrame, indices: NDArray[np.intp]
         (c for c in frame.columns if c.startswith("metric.latency_p50_ms/batch")),
         key=lambda c: int(c.rpartition("batch")[2]),
     )
-    board.rows = [_row(frame, cells, table, specs, latencies) for cells in np.split(members, starts[1:])]
-    _rank(board, table, np.unique(table.group[members]))
+    board.rows = [_row(cells, table, specs, latencies) for cells in np.split(members, starts[1:])]
+    values = _rank(board, table, np.unique(table.group[members]))
     _gaps(board, json.loads(last["references"]))
     sign = -1.0 if specs[primary]["direction"] == "up" else 1.0
     quality = {row.method: sign * row.metrics[primary].mean for row in board.rows if primary in row.metrics}
     board.rows.sort(key=lambda row: (row.rank is None, row.rank, quality.get(row.method, math.inf), row.method))
     for cost, direction in PARETO.items():
         _find_pareto_front(board, cost, direction, quality)
-    return board
+    return board, values
 
 
-def _row(
-    frame: pd.DataFrame, cells: NDArray[np.intp], table: _SeedTable, specs: dict[str, Any], latencies: list[str]
-) -> Row:
+def _row(cells: NDArray[np.intp], table: _SeedTable, specs: dict[str, Any], latencies: list[str]) -> Row:
     group = int(table.group[cells[0]])
     done = cells[table.done[cells]]
     row = Row(
         method=table.methods[group],
         rank=None,
-        trivial=bool(frame["trivial"].to_numpy()[cells[-1]]),
+        trivial=bool(table.trivial[cells[-1]]),
         n=len(set(table.seed[done].tolist())),
     )
     if len(done) < len(cells):
-        statuses = frame["status"].iloc[cells].astype(str).value_counts()
-        row.failures = {str(name): int(count) for name, count in statuses.items() if name != "done"}
+        row.failures = dict(sorted(Counter(str(s) for s in table.status[cells] if s != "done").items()))
     if len(done) == 0:
         return row
     for name in specs:
         value = table.values(f"metric.{name}")[group]
         if value is not None:
             row.metrics[name] = value
-    absent = frame["absent"].iloc[done[-1]]
+    absent = table.absent[done[-1]]
     if absent != "{}":
         row.absent = {k: v for k, v in json.loads(absent).items() if k not in row.metrics}
     row.throughput = table.values("metric.throughput")[group]
@@ -286,15 +303,16 @@ def _row(
     return row
 
 
-def _rank(board: Board, table: _SeedTable, groups: NDArray[np.int64]) -> None:
+def _rank(board: Board, table: _SeedTable, groups: NDArray[np.int64]) -> SeedValues:
     group, seed, means = table.by_seed(f"metric.{board.primary}")
     low, high = np.searchsorted(group, [groups[0], groups[-1] + 1])
-    values: dict[str, dict[int, float]] = {}
+    values: SeedValues = {}
     for g, s, mean in zip(group[low:high].tolist(), seed[low:high].tolist(), means[low:high].tolist()):
         values.setdefault(table.methods[g], {})[s] = mean
     ranks = shared_ranks(values, board.metrics[board.primary]["direction"])
     for row in board.rows:
         row.rank = ranks.get(row.method)
+    return values
 
 
 def quantity(row: Row, name: str) -> float:

@@ -86,12 +86,18 @@ def _rows(cursor: sqlite3.Cursor) -> pd.DataFrame:
         starts += [start for _, start, _ in found]
         absent += [json.dumps(reasons) if reasons else "{}" for _, _, reasons in parsed]
         for column, codes, values in zip(zip(*(cell for cell, _, _ in parsed)), axes, known):
-            codes += [values.setdefault(value, len(values)) for value in column]
-        names = columns.keys() | {name for _, metrics, _ in parsed for name in metrics}
-        for name in names:
-            if name not in columns:
-                columns[name] = [nan] * (len(runs) - len(parsed))
-            columns[name] += [metrics.get(name, nan) for _, metrics, _ in parsed]
+            for value in set(column) - values.keys():
+                values[value] = len(values)
+            codes.extend(map(values.__getitem__, column))
+        names = {tuple(metrics) for _, metrics, _ in parsed}
+        for name in dict.fromkeys(name for group in sorted(names) for name in group if name not in columns):
+            columns[name] = [nan] * (len(runs) - len(parsed))
+        if names == {tuple(columns)}:  # as a rule all have the same  # as a rule they all have the same
+            for name, numbers in zip(columns, zip(*(metrics.values() for _, metrics, _ in parsed))):
+                columns[name] += numbers
+        else:
+            for name, series in columns.items():
+                series += [metrics.get(name, nan) for _, metrics, _ in parsed]
     if not runs:
         return pd.DataFrame()
     data: dict[str, Any] = {"run": runs, "start_time": starts, "absent": pd.Categorical(absent)}
