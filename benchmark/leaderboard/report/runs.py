@@ -23,7 +23,8 @@ EVALUATED = "eval/"  # prefix of a curve's values that a protocol computed
 def folder_of(results_dir: Path, cell: Mapping[str, Any]) -> Path:
     """Where the runner puts a cell; names are its own, so that the path stays below ``results_dir``."""
     instance = "" if cell["instance"] == "all" else f".{cell['instance']}"
-    parts = (str(cell["task"]), f"{cell['dataset']}{instance}", str(cell["method"]), str(cell["fidelity"]))
+    method = str(cell["method"]).removesuffix(f" {cell['precision']}")  # as rows of another precision are named
+    parts = (str(cell["task"]), f"{cell['dataset']}{instance}", method, str(cell["fidelity"]))
     name = f"seed{int(cell['seed'])}-{cell['cell_key']}"
     return results_dir.joinpath("runs", *parts, name)
 
