@@ -21,6 +21,7 @@ SPECS = {
     "lpips": {"direction": "down", "unit": "", "primary": False, "margin": None},
 }
 METHODS = {"sharp": 31.0, "blurred": 27.5, "nearest": 20.0, "also_sharp": 30.9}
+BY_SEED = {"sharp": (0.0, 0.3, -0.2), "also_sharp": (0.2, 0.1, 0.0)}  # too near to each other to be separated
 
 
 def exhibits(rng: np.random.Generator) -> dict[str, Exhibit]:
@@ -61,7 +62,10 @@ def make_world(results_dir: Path) -> pd.DataFrame:
     for dataset, shift in (("scene", 0.0), ("hall", -3.0)):
         for method, quality in METHODS.items():
             for seed in range(3):
-                values = {"psnr": quality + shift + rng.normal(0, 0.2), "lpips": 0.5 - quality / 100}
+                values = {
+                    "psnr": quality + shift + BY_SEED.get(method, (0.0, 0.1, -0.1))[seed],
+                    "lpips": 0.5 - quality / 100,
+                }
                 cells.append(_cell(dataset=dataset, method=method, seed=seed, values=values, number=len(cells)))
     cells.append(_cell(dataset="scene", method="sharp", fidelity="full", values={"psnr": 35.0}, number=len(cells)))
     cells.append(_cell(dataset="scene", method=EVIL, values={"psnr": 25.0}, number=len(cells), hardware=QUOTES))

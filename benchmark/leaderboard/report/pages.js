@@ -23,7 +23,7 @@ const PAGE = 60; // rows of a matrix at a time
 function matrix(task, boards) {
   const rows = new Map();
   boards.forEach(([index, b]) => b.rows.forEach((r) => { if (!rows.has(r[M])) rows.set(r[M], new Map()); rows.get(r[M]).set(index, r); }));
-  const order = [...rows].map(([m, cells]) => { let sum = 0, n = 0; cells.forEach((r, i) => { if (r[RANK] !== null) { sum += quickShare(r, i); n++; } }); return [m, cells, n ? sum / n : 2, n]; }).sort((a, b) => b[3] - a[3] || a[2] - b[2] || (method(a[0]) < method(b[0]) ? -1 : 1));
+  const order = [...rows].map(([m, cells]) => { let sum = 0, n = 0; cells.forEach((r, i) => { if (r[RANK] !== null) { sum += quickShare(r, i); n++; } }); return [m, cells, n ? sum / n : 2, n]; }).sort((a, b) => a[2] - b[2] || b[3] - a[3] || (method(a[0]) < method(b[0]) ? -1 : 1));
   let shown = PAGE, wanted = "";
   const body = el("tbody"), more = el("button", { type: "button", onclick: () => { shown += 4 * PAGE; draw(); } });
   const draw = () => {
