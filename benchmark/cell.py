@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adlbench.benchmark import environment
+from adlbench.benchmark.analysis.run import analyse
 from adlbench.benchmark.api import (
     AbsentSplit,
     AdlbenchError,
@@ -33,6 +34,7 @@ from adlbench.benchmark.api import (
 from adlbench.benchmark.clock import Clock, synchronize
 from adlbench.benchmark.config import build_dataset, build_evaluator, build_method
 from adlbench.benchmark.context import CellContext, derive_seed
+from adlbench.benchmark.exhibits import write_exhibits
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import (
     Latency,
@@ -150,7 +152,11 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
     with clock.account("measure"):
         progress({"phase": "measure"})
         record.latency, record.inference_flops = measure_inference(evaluator, predictor, data, evaluation_context, spec)
+    if spec.fidelity.analysis:
+        with clock.account("analyse"):
+            evaluation.exhibits |= analyse(predictor, data, evaluation_context)
     with clock.account("log"):
+        write_exhibits(folder, evaluation.exhibits)
         write_arrays(folder / "items.npz", evaluation.items)
         write_arrays(folder / "predictions.npz", evaluation.predictions)
         write_images(folder / "images", {**context.images, **evaluation.images})

@@ -13,7 +13,19 @@ from contextlib import contextmanager
 
 import torch
 
-ACCOUNTS = ("setup", "compile", "data", "train", "adapt", "evaluate", "measure", "checkpoint", "log", "other")
+ACCOUNTS = (
+    "setup",
+    "compile",
+    "data",
+    "train",
+    "adapt",
+    "evaluate",
+    "measure",
+    "analyse",
+    "checkpoint",
+    "log",
+    "other",
+)
 
 
 def synchronize(device: torch.device) -> None:

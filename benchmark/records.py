@@ -7,6 +7,7 @@ curve.json        [{step, seconds, <value>: ...}], read at the log points
 windows.json      [[steps, samples, seconds, data seconds], ...], the raw samples of all speed statistics
 predictions.npz   as they were scored
 images/           pictures for people
+exhibits/         what the report's page shows: index.json [{title, kind, file, meta}], and the arrays of each
 checkpoint.pt     the last state: to continue, and to evaluate again
 log.txt           what the cell printed
 """
@@ -23,8 +24,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-
-from adlbench.benchmark.api import AdlbenchError
 
 SCHEMA_VERSION = 1
 STATUSES = ("done", "failed", "timeout", "out_of_memory", "diverged", "interrupted", "skipped")
@@ -131,6 +130,8 @@ def write_record(folder: Path, record: Record) -> None:
 
 def read_record(folder: Path) -> Record:
     """Raises AdlbenchError where there is none, or one that this version cannot read."""
+    from adlbench.benchmark.api import AdlbenchError  # brings torch, which reading tables does not need
+
     path = folder / "record.json" if folder.is_dir() else folder
     try:
         return TypeAdapter(Record).validate_json(path.read_bytes())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -25,6 +26,12 @@ EXPERIMENT_PREFIX = "adlbench/"
 DELIVERED = "mlflow.json"
 BATCH = 1000  # entities in one log_batch call
 MAX_TAG = 5000
+ROW_TAG = "adlbench.row"  # what a leaderboard needs of a run, in one value: 30 tags and metrics each cost a look-up
+ROW_AXES = (
+    "task", "protocol", "dataset", "instance", "method", "fidelity", "seed", "hardware", "fingerprint",
+    "status", "precision", "trivial", "cell_key", "throughput_unit",
+)  # fmt: skip
+ROW_COSTS = ("throughput", "train_seconds", "peak_memory_mb", "peak_device_memory_mb", "num_parameters")
 
 
 def default_uri(results_dir: Path) -> str:
@@ -142,7 +149,8 @@ def search_cells(uri: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
                 [experiment.experiment_id], "tags.kind = 'cell'", max_results=1000, page_token=token
             )
             for run in page:
-                tags[run.info.run_id] = {**run.data.tags, "start_time": run.info.start_time}
+                about = {"start_time": run.info.start_time, "experiment_id": run.info.experiment_id}
+                tags[run.info.run_id] = {**run.data.tags, **about}
                 metrics[run.info.run_id] = {k: v for k, v in run.data.metrics.items() if not k.startswith("train/")}
             token = page.token
             if not token:
@@ -176,7 +184,17 @@ def _tags(record: Record) -> dict[str, str]:
         "references": json.dumps(task["references"]),
         "absent": json.dumps(record.absent),
     }
-    return {key: value[:MAX_TAG] for key, value in tags.items()}
+    tags = {key: value[:MAX_TAG] for key, value in tags.items()}
+    row = row_tag(tags, _values(record), record.absent)
+    return {**tags, ROW_TAG: row} if len(row) <= MAX_TAG else tags
+
+
+def row_tag(tags: dict[str, str], values: dict[str, float], absent: dict[str, str]) -> str:
+    """The value of ROW_TAG: the axes in their order, the metrics that a leaderboard shows, and why others are absent."""
+    specs = json.loads(tags["metric_specs"])
+    shown = [*specs, *ROW_COSTS, *(name for name in values if name.startswith("latency_p50_ms/"))]
+    metrics = {name: values[name] for name in shown if math.isfinite(values.get(name, math.nan))}
+    return json.dumps([[tags[axis] for axis in ROW_AXES], metrics, absent], separators=(",", ":"))
 
 
 def _params(record: Record) -> dict[str, Any]:
@@ -186,10 +204,7 @@ def _params(record: Record) -> dict[str, Any]:
     return {"method": record.method, "seed": record.seed, **budget, **parameters}
 
 
-def _metrics(folder: Path, record: Record) -> Iterable[Metric]:
-    from mlflow.entities import Metric
-
-    stamp = _milliseconds(record)
+def _values(record: Record) -> dict[str, float]:
     values: dict[str, float | None] = dict(record.metrics)
     values |= {
         "throughput": record.throughput,
@@ -209,9 +224,15 @@ def _metrics(folder: Path, record: Record) -> Iterable[Metric]:
         values[f"latency_p50_ms/batch{latency.batch_size}"] = latency.p50_ms
         values[f"latency_p95_ms/batch{latency.batch_size}"] = latency.p95_ms
         values[f"inference_throughput/batch{latency.batch_size}"] = latency.samples_per_second
-    for key, value in values.items():
-        if value is not None:
-            yield Metric(key, float(value), stamp, record.steps)
+    return {key: float(value) for key, value in values.items() if value is not None}
+
+
+def _metrics(folder: Path, record: Record) -> Iterable[Metric]:
+    from mlflow.entities import Metric
+
+    stamp = _milliseconds(record)
+    for key, value in _values(record).items():
+        yield Metric(key, value, stamp, record.steps)
     curve = folder / "curve.json"
     for point in json.loads(curve.read_text()) if curve.exists() else []:
         at = stamp + int(1000 * point["seconds"])

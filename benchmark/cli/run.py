@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     from adlbench.benchmark.config import Catalog, parse_request
     from adlbench.benchmark.execution.base import make_executor
     from adlbench.benchmark.leaderboard.board import boards
+    from adlbench.benchmark.leaderboard.export import write_boards
     from adlbench.benchmark.leaderboard.frame import cell_frame
-    from adlbench.benchmark.leaderboard.tables import print_boards, write_boards
+    from adlbench.benchmark.leaderboard.tables import print_boards
     from adlbench.benchmark.plan import estimate_seconds
     from adlbench.benchmark.plan import plan as make_plan
     from adlbench.benchmark.records import read_record

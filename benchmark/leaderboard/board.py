@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from adlbench.benchmark.leaderboard.statistics import shared_ranks, t_interval
+from adlbench.benchmark.leaderboard.statistics import pareto_front, shared_ranks, t_critical
 
 GROUP = ["task", "protocol", "dataset", "fidelity", "hardware", "fingerprints"]
+SPLITS = ("protocol", "fidelity", "hardware", "fingerprint")  # what two boards of one task and dataset may differ in
+PARETO = {
+    "throughput": "up",
+    "latency_ms": "down",
+    "memory_mb": "down",
+    "train_seconds": "down",
+    "num_parameters": "down",
+}
 
 
-@dataclass
+SeedValues = dict[str, dict[int, float]]  # method -> seed -> mean over instances
+SeedMeans = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # group, seed, mean over instances
+
+
+@dataclass(slots=True)
 class Value:
     mean: float
     interval: float | None = None  # half-width of the 95 % t-interval over seeds; None for one seed
     n: int = 1
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     method: str
     rank: int | None
@@ -56,6 +69,7 @@ class Board:
     throughput_unit: str
     rows: list[Row]
     split_because: str = ""  # why this task and dataset have more than one board
+    pareto: dict[str, list[str]] = field(default_factory=dict)  # cost -> methods that none beats in it and in quality
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,148 +77,262 @@ class Board:
 
 def boards(frame: pd.DataFrame) -> list[Board]:
     """All leaderboards in ``frame`` (one row for each cell), in the order of their names."""
+    return [found.board for found in full_boards(frame)]
+
+
+@dataclass
+class FullBoard:
+    board: Board
+    values: SeedValues  # of the primary metric
+    cells: pd.DataFrame  # methods are named as in the board's rows
+
+
+def full_boards(frame: pd.DataFrame) -> list[FullBoard]:
+    """Each board with what it was made of."""
     if frame.empty:
         return []
-    frame = frame.copy()
+    frame = frame.copy(deep=False)
     # A method in another precision is another row: it is the method's choice, and a part of what is compared.
-    frame["method"] = frame["method"].where(frame["precision"] == "fp32", frame["method"] + " " + frame["precision"])
-    frame["fingerprints"] = _joined_fingerprints(frame)
-    result = [_board(dict(zip(GROUP, key)), cells) for key, cells in frame.groupby(GROUP, dropna=False, sort=True)]
-    for (_, _), group in _by_pair(result):
-        if len(group) > 1:
-            axes = [
-                axis
-                for axis in ("protocol", "fidelity", "hardware", "fingerprint")
-                if len({getattr(b, axis) for b in group}) > 1
-            ]
-            for board in group:
-                board.split_because = f"not comparable: {', '.join(axes)} differ"
+    other = (frame["precision"] != "fp32").to_numpy()
+    if other.any():
+        named = frame["method"].astype(object)
+        frame["method"] = named.where(~other, named + " " + frame["precision"].astype(object))
+    frame["fingerprints"] = _data_versions(frame)
+    table = _SeedTable(frame)
+    result = []
+    for key, indices in _groups(frame, GROUP):
+        board, values = _board(dict(zip(GROUP, key)), frame, indices, table)
+        result.append(FullBoard(board, values, frame.iloc[indices]))
+    _explain_splits([found.board for found in result])
     return result
 
 
-def _by_pair(found: list[Board]) -> Iterator[tuple[tuple[str, str], list[Board]]]:
-    pairs: dict[tuple[str, str], list[Board]] = {}
-    for board in found:
-        pairs.setdefault((board.task, board.dataset), []).append(board)
-    yield from pairs.items()
+def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ...], NDArray[np.intp]]]:
+    """Row numbers of each combination, in the order of the values as text."""
+    codes = np.zeros(len(frame), dtype=np.int64)
+    names: list[NDArray[Any]] = []
+    for column in columns:
+        code, values = _coded(frame[column])
+        names.append(values)
+        codes = codes * len(values) + code
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    found = []
+    for indices in np.split(order, starts[1:]):
+        rest, key = int(codes[indices[0]]), []
+        for values in reversed(names):
+            rest, code = divmod(rest, len(values))
+            key.append(str(values[code]))
+        found.append((tuple(reversed(key)), indices))
+    return found
 
 
-def _joined_fingerprints(frame: pd.DataFrame) -> pd.Series:
+def _coded(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Codes and values, the values sorted. A categorical column has its codes already."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        values = column.cat.categories.to_numpy().astype(object)
+        codes = column.cat.codes.to_numpy().astype(np.int64)
+    else:
+        codes, values = pd.factorize(column.astype(object).fillna(""))
+    order = np.argsort(values.astype(str), kind="stable")
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    return places[codes], values[order]
+
+
+def _data_versions(frame: pd.DataFrame) -> NDArray[Any]:
     """A version of the data for each row: rows of one instance with different bytes never share a board.
 
     Rows that failed before the data was read have no fingerprint; they go with the latest version of their instance.
     """
-    keys = ["task", "dataset", "instance"]
-    known = frame[frame["fingerprint"] != ""]
-    versions = {
-        key: {value: index for index, value in enumerate(dict.fromkeys(group["fingerprint"]))}
-        for key, group in known.groupby(keys)
-    }
-
-    def version(row: pd.Series) -> str:
-        mine = versions.get((row["task"], row["dataset"], row["instance"]), {"": 0})
-        index = mine.get(row["fingerprint"], max(mine.values()))
-        return f"version {index + 1}" if index else "version 1"
-
-    return frame.apply(version, axis=1)
+    prints, values = _coded(frame["fingerprint"])
+    versions = np.zeros(len(frame), dtype=np.int64)
+    for _, indices in _groups(frame, ["task", "dataset", "instance"]):
+        seen = {int(p): i for i, p in enumerate(x for x in dict.fromkeys(prints[indices].tolist()) if values[x] != "")}
+        if len(seen) > 1:
+            latest = len(seen) - 1
+            versions[indices] = [seen.get(p, latest) for p in prints[indices].tolist()]
+    return np.char.add("version ", (versions + 1).astype(str)).astype(object)
 
 
-def _board(group: dict[str, Any], cells: pd.DataFrame) -> Board:
-    last = cells.iloc[-1]
+def _explain_splits(found: list[Board]) -> None:
+    pairs: dict[tuple[str, str], list[Board]] = {}
+    for board in found:
+        pairs.setdefault((board.task, board.dataset), []).append(board)
+    for group in pairs.values():
+        if len(group) == 1:
+            continue
+        reasons = []
+        for axis in SPLITS:
+            values = sorted({getattr(board, axis) for board in group})
+            if len(values) > 1:
+                listed = ", ".join(values[:4]) + (", ..." if len(values) > 4 else "")
+                reasons.append(f"{axis} ({listed})")
+        for board in group:
+            board.split_because = f"not comparable: cells differ in {' and in '.join(reasons)}"
+
+
+class _SeedTable:
+    """Means over instances for each (board, method, seed), for one metric at a time and all boards at once.
+
+    Only seeds that have every instance count, so that means compare like with like.
+    """
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self.group = np.zeros(len(frame), dtype=np.int64)  # of each row: its (board, method)
+        self.methods: dict[int, str] = {}
+        for number, (key, indices) in enumerate(_groups(frame, [*GROUP, "method"])):
+            self.group[indices] = number
+            self.methods[number] = key[-1]
+        self.size = len(self.methods)
+        self.seed = frame["seed"].to_numpy(dtype=np.int64)
+        self.instance = _coded(frame["instance"])[0]
+        self.status = frame["status"].astype(object).to_numpy()
+        self.done = self.status == "done"
+        self.trivial = frame["trivial"].to_numpy(dtype=bool)
+        self.absent = frame["absent"].astype(object).to_numpy()
+        self._order = np.lexsort((self.seed, self.group))
+        self._values: dict[str, list[Value | None]] = {}
+        self._by_seed: dict[str, SeedMeans] = {}
+
+    def by_seed(self, column: str) -> SeedMeans:
+        if column not in self._by_seed:
+            self._by_seed[column] = self._means(column)
+        return self._by_seed[column]
+
+    def _means(self, column: str) -> SeedMeans:
+        """(group, seed, mean over instances), sorted by group and seed."""
+        if column not in self.frame:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, np.empty(0)
+        values = self.frame[column].to_numpy(dtype=np.float64)
+        order = self._order[(self.done & ~np.isnan(values))[self._order]]
+        group, seed, value = self.group[order], self.seed[order], values[order]
+        starts = np.flatnonzero((np.diff(group, prepend=-1) != 0) | (np.diff(seed, prepend=-1) != 0))
+        if len(starts) == 0:
+            return group, seed, value
+        pairs = np.unique(group * (self.instance.max() + 1) + self.instance[order]) // (self.instance.max() + 1)
+        wanted = np.bincount(pairs, minlength=self.size)
+        count = np.diff(starts, append=len(order))
+        means = np.add.reduceat(value, starts) / count
+        whole = count == wanted[group[starts]]
+        return group[starts][whole], seed[starts][whole], means[whole]
+
+    def values(self, column: str) -> list[Value | None]:
+        """Mean over seeds with its t-interval, for each group."""
+        if column not in self._values:
+            group, _, means = self.by_seed(column)
+            n = np.bincount(group, minlength=self.size)
+            total = np.bincount(group, weights=means, minlength=self.size)
+            mean = total / np.maximum(n, 1)
+            square = np.bincount(group, weights=(means - mean[group]) ** 2, minlength=self.size)
+            critical = np.array([t_critical(k - 1) if k > 1 else np.nan for k in range(int(n.max(initial=0)) + 1)])
+            interval = critical[n] * np.sqrt(square / np.maximum(n - 1, 1) / np.maximum(n, 1))
+            self._values[column] = [
+                None if k == 0 else Value(m, None if k == 1 else i, k)
+                for m, i, k in zip(mean.tolist(), interval.tolist(), n.tolist())
+            ]
+        return self._values[column]
+
+
+def _board(
+    group: dict[str, Any], frame: pd.DataFrame, indices: NDArray[np.intp], table: _SeedTable
+) -> tuple[Board, SeedValues]:
+    last = frame.iloc[indices[-1]]
     specs = json.loads(last["metric_specs"])
     primary = next((name for name, spec in specs.items() if spec["primary"]), next(iter(specs)))
-    rows = [_row(str(method), group_cells, specs) for method, group_cells in cells.groupby("method", sort=True)]
+    instances = sorted(map(str, frame["instance"].iloc[indices].unique()))
+    fingerprints = [text for text in frame["fingerprint"].iloc[indices].unique() if text]
     board = Board(
         task=group["task"],
         dataset=group["dataset"],
         protocol=group["protocol"],
         fidelity=group["fidelity"],
         hardware=group["hardware"],
-        fingerprint=group["fingerprints"] if cells["instance"].nunique() > 1 else str(last["fingerprint"])[:12],
-        instances=sorted(cells["instance"].unique()),
+        fingerprint=group["fingerprints"] if len(instances) > 1 else "".join(fingerprints[-1:])[:12],
+        instances=instances,
         primary=primary,
         metrics=specs,
-        throughput_unit=last["throughput_unit"],
-        rows=rows,
+        throughput_unit=str(last["throughput_unit"]),
+        rows=[],
     )
-    _rank(board, cells)
-    _gaps(board, json.loads(last["references"]))
-    board.rows.sort(key=lambda row: (row.rank is None, row.rank, _signed(row, primary, specs), row.method))
-    return board
-
-
-def _signed(row: Row, primary: str, specs: dict[str, Any]) -> float:
-    sign = -1.0 if specs[primary]["direction"] == "up" else 1.0
-    return sign * row.metrics[primary].mean if primary in row.metrics else math.inf
-
-
-def by_seed(cells: pd.DataFrame, column: str) -> dict[int, float]:
-    """Mean over instances for each seed. Only seeds that have every instance count, so that means compare like with like."""
-    if column not in cells:
-        return {}
-    valid = cells.dropna(subset=[column])
-    if valid.empty:
-        return {}
-    wanted = valid["instance"].nunique()
-    grouped = valid.groupby("seed")[column]
-    means, counts = grouped.mean(), grouped.count()
-    return {seed: float(means[seed]) for seed in map(int, means.index.to_numpy()) if counts[seed] == wanted}
-
-
-def _value(cells: pd.DataFrame, column: str) -> Value | None:
-    values = list(by_seed(cells, column).values())
-    if not values:
-        return None
-    interval = t_interval(values)
-    return Value(float(np.mean(values)), None if math.isnan(interval) else interval, len(values))
-
-
-def _row(method: str, cells: pd.DataFrame, specs: dict[str, Any]) -> Row:
-    done = cells[cells["status"] == "done"]
-    statuses = cells["status"].value_counts()
-    row = Row(
-        method=method,
-        rank=None,
-        trivial=bool(cells["trivial"].iloc[-1]),
-        n=int(done["seed"].nunique()),
-        failures={str(status): int(count) for status, count in statuses.items() if status != "done"},
-    )
-    if done.empty:
-        return row
-    for name in specs:
-        value = _value(done, f"metric.{name}")
-        if value is not None:
-            row.metrics[name] = value
-    row.absent = {k: v for k, v in json.loads(done["absent"].iloc[-1]).items() if k not in row.metrics}
-    row.throughput = _value(done, "metric.throughput")
+    members = indices[np.argsort(table.group[indices], kind="stable")]
+    starts = np.flatnonzero(np.diff(table.group[members], prepend=-1))
     latencies = sorted(
-        (c for c in done.columns if c.startswith("metric.latency_p50_ms/batch")),
+        (c for c in frame.columns if c.startswith("metric.latency_p50_ms/batch")),
         key=lambda c: int(c.rpartition("batch")[2]),
     )
-    row.latency_ms = next((v for v in (_value(done, c) for c in latencies) if v is not None), None)
-    row.train_seconds = _value(done, "metric.train_seconds")
-    row.memory_mb = _value(done, "metric.peak_device_memory_mb") or _value(done, "metric.peak_memory_mb")
-    parameters = _value(done, "metric.num_parameters")
+    board.rows = [_row(cells, table, specs, latencies) for cells in np.split(members, starts[1:])]
+    values = _rank(board, table, np.unique(table.group[members]))
+    _gaps(board, json.loads(last["references"]))
+    sign = -1.0 if specs[primary]["direction"] == "up" else 1.0
+    quality = {row.method: sign * row.metrics[primary].mean for row in board.rows if primary in row.metrics}
+    board.rows.sort(key=lambda row: (row.rank is None, row.rank, quality.get(row.method, math.inf), row.method))
+    for cost, direction in PARETO.items():
+        _find_pareto_front(board, cost, direction, quality)
+    return board, values
+
+
+def _row(cells: NDArray[np.intp], table: _SeedTable, specs: dict[str, Any], latencies: list[str]) -> Row:
+    group = int(table.group[cells[0]])
+    done = cells[table.done[cells]]
+    row = Row(
+        method=table.methods[group],
+        rank=None,
+        trivial=bool(table.trivial[cells[-1]]),
+        n=len(set(table.seed[done].tolist())),
+    )
+    if len(done) < len(cells):
+        row.failures = dict(sorted(Counter(str(s) for s in table.status[cells] if s != "done").items()))
+    if len(done) == 0:
+        return row
+    for name in specs:
+        value = table.values(f"metric.{name}")[group]
+        if value is not None:
+            row.metrics[name] = value
+    absent = table.absent[done[-1]]
+    if absent != "{}":
+        row.absent = {k: v for k, v in json.loads(absent).items() if k not in row.metrics}
+    row.throughput = table.values("metric.throughput")[group]
+    row.latency_ms = next((v for v in (table.values(c)[group] for c in latencies) if v is not None), None)
+    row.train_seconds = table.values("metric.train_seconds")[group]
+    row.memory_mb = table.values("metric.peak_device_memory_mb")[group] or table.values("metric.peak_memory_mb")[group]
+    parameters = table.values("metric.num_parameters")[group]
     row.num_parameters = parameters.mean if parameters else None
     return row
 
 
-def _rank(board: Board, cells: pd.DataFrame) -> None:
-    done = cells[cells["status"] == "done"]
-    values = {
-        str(method): seeds
-        for method, group in done.groupby("method")
-        if (seeds := by_seed(group, f"metric.{board.primary}"))
-    }
+def _rank(board: Board, table: _SeedTable, groups: NDArray[np.int64]) -> SeedValues:
+    group, seed, means = table.by_seed(f"metric.{board.primary}")
+    low, high = np.searchsorted(group, [groups[0], groups[-1] + 1])
+    values: SeedValues = {}
+    for g, s, mean in zip(group[low:high].tolist(), seed[low:high].tolist(), means[low:high].tolist()):
+        values.setdefault(table.methods[g], {})[s] = mean
     ranks = shared_ranks(values, board.metrics[board.primary]["direction"])
     for row in board.rows:
         row.rank = ranks.get(row.method)
+    return values
+
+
+def quantity(row: Row, name: str) -> float:
+    """A row's cost as a number, NaN where there is none."""
+    value = getattr(row, name)
+    return math.nan if value is None else float(value.mean if isinstance(value, Value) else value)
+
+
+def _find_pareto_front(board: Board, cost: str, direction: str, quality: dict[str, float]) -> None:
+    sign = 1.0 if direction == "up" else -1.0
+    points = [(-quality.get(row.method, math.nan), sign * quantity(row, cost)) for row in board.rows]
+    front = pareto_front(np.array(points, dtype=np.float64).reshape(-1, 2))
+    board.pareto[cost] = [row.method for row, on in zip(board.rows, front) if on]
 
 
 def _gaps(board: Board, references: list[dict[str, Any]]) -> None:
     sign = 1.0 if board.metrics[board.primary]["direction"] == "up" else -1.0
     trivial = [row.metrics[board.primary].mean for row in board.rows if row.trivial and board.primary in row.metrics]
     best = max(trivial, key=lambda value: sign * value) if trivial else None
+    references = [r for r in references if r["dataset"] == board.dataset and board.primary in r]
     for row in board.rows:
         if board.primary not in row.metrics:
             continue
@@ -212,11 +340,7 @@ def _gaps(board: Board, references: list[dict[str, Any]]) -> None:
         if best is not None and not row.trivial:
             row.gap_to_trivial = sign * (mean - best)
         for reference in references:
-            if (
-                reference["method"] == row.method.partition(" ")[0]
-                and reference["dataset"] == board.dataset
-                and board.primary in reference
-            ):
+            if reference["method"] == row.method.partition(" ")[0]:
                 instance = reference.get("instance")
                 if instance is None or board.instances == [instance]:
                     row.gap_to_reference = sign * (mean - float(reference[board.primary]))

@@ -2,59 +2,141 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
-from adlbench.benchmark.api import AdlbenchError
-from adlbench.benchmark.tracking import EXPERIMENT_PREFIX, default_uri, search_cells
+from adlbench.benchmark.tracking import EXPERIMENT_PREFIX, ROW_AXES, ROW_TAG, default_uri, search_cells
 
 AXES = ["task", "protocol", "dataset", "instance", "method", "fidelity", "seed", "hardware", "fingerprint"]
+SHARED = ("metric_specs", "references")  # long, and the same for all cells of a task: read once for each
 
-# The same cell may have several runs (retries); the last one that started counts. NaN and curves are left out.
 _RUNS = """
-SELECT r.run_uuid AS run, r.start_time, t.key, t.value
-FROM runs r JOIN experiments e USING (experiment_id) JOIN tags t USING (run_uuid)
-WHERE e.name LIKE ? AND r.lifecycle_stage = 'active' AND t.key NOT LIKE 'mlflow.%'
+FROM tags t JOIN runs r USING (run_uuid) JOIN experiments e USING (experiment_id)
+WHERE e.name LIKE ? AND r.lifecycle_stage = 'active'
 """
-_METRICS = """
-SELECT m.run_uuid AS run, m.key, m.value
-FROM latest_metrics m JOIN runs r USING (run_uuid) JOIN experiments e USING (experiment_id)
-WHERE e.name LIKE ? AND r.lifecycle_stage = 'active' AND m.is_nan = 0 AND m.key NOT LIKE 'train/%'
+_ROWS = "SELECT t.run_uuid, r.start_time, t.value" + _RUNS + f"AND t.key = '{ROW_TAG}'"
+# Runs of an earlier version, and what did not fit into one tag. NaN and curves are left out.
+_OTHERS = f"AND NOT EXISTS (SELECT 1 FROM tags x WHERE x.key = '{ROW_TAG}' AND x.run_uuid = r.run_uuid)"
+_TAGS = "SELECT r.run_uuid AS run, r.start_time, t.key, t.value" + _RUNS + "AND t.key NOT LIKE 'mlflow.%'" + _OTHERS
+_METRICS = (
+    """
+SELECT t.run_uuid AS run, t.key, t.value
+FROM latest_metrics t JOIN runs r USING (run_uuid) JOIN experiments e USING (experiment_id)
+WHERE e.name LIKE ? AND r.lifecycle_stage = 'active' AND t.is_nan = 0 AND t.key NOT LIKE 'train/%'
 """
+    + _OTHERS
+)
 
 
 def cell_frame(results_dir: Path) -> pd.DataFrame:
-    """One row for each cell: tags by name, metrics as ``metric.<name>``. Raises AdlbenchError when there is no store."""
+    """One row for each cell: tags by name, metrics as ``metric.<name>``, ``run`` the run's id; of a cell with several runs
+    (retries) the one that started last. Raises AdlbenchError when there is no store."""
     uri = default_uri(results_dir)
-    tags, metrics = _from_sqlite(uri) if uri.startswith("sqlite:///") else _from_server(uri)
-    if tags.empty:
+    frame = _from_sqlite(uri) if uri.startswith("sqlite:///") else _wide(*_from_server(uri))
+    if frame.empty:
         return pd.DataFrame(columns=[*AXES, "status", "cell_key"])
-    frame = tags.join(metrics.add_prefix("metric."), how="left")
-    frame = frame[frame["kind"] == "cell"].sort_values("start_time", kind="stable")
-    frame = frame.drop_duplicates("cell_key", keep="last").reset_index(drop=True)
-    frame["seed"] = frame["seed"].astype(int)
-    frame["trivial"] = frame["trivial"] == "true"
-    return frame
+    order = np.argsort(frame["start_time"].to_numpy(dtype=np.int64), kind="stable")
+    if not (np.diff(order) == 1).all():
+        frame = frame.iloc[order]
+    repeated = frame["cell_key"].duplicated(keep="last")
+    return (frame[~repeated] if repeated.any() else frame).reset_index(drop=True)
 
 
-def _from_sqlite(uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _from_sqlite(uri: str) -> pd.DataFrame:
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.exists():
+        from adlbench.benchmark.api import AdlbenchError  # brings torch, which a table does not need
+
         raise AdlbenchError(
             f"{path.name}: there are no results yet in {path.parent}; start with `adlbench run suite=demo`"
         )
     pattern = (EXPERIMENT_PREFIX + "%",)
     with sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True) as connection:
-        tags = pd.read_sql(_RUNS, connection, params=pattern)
+        rows = _rows(connection.execute(_ROWS, pattern))
+        if not rows.empty:
+            _add_shared(rows, connection)
+        tags = pd.read_sql(_TAGS, connection, params=pattern)
+        if tags.empty:
+            return rows
         metrics = pd.read_sql(_METRICS, connection, params=pattern)
     wide = tags.pivot(index="run", columns="key", values="value")
     wide["start_time"] = tags.groupby("run")["start_time"].first()
-    return wide, metrics.pivot(index="run", columns="key", values="value")
+    others = _wide(wide, metrics.pivot(index="run", columns="key", values="value"))
+    return pd.concat([rows, others], ignore_index=True) if not rows.empty else others
+
+
+def _rows(cursor: sqlite3.Cursor) -> pd.DataFrame:
+    """From ROW_TAG, a thousand at a time: all of them as Python objects would take half a gigabyte."""
+    runs: list[str] = []
+    starts: list[int] = []
+    absent: list[str] = []
+    axes: list[list[int]] = [[] for _ in ROW_AXES]
+    known: list[dict[str, int]] = [{} for _ in ROW_AXES]
+    columns: dict[str, list[float]] = {}
+    nan = float("nan")
+    while found := cursor.fetchmany(1000):
+        parsed = json.loads("[" + ",".join([value for _, _, value in found]) + "]")
+        runs += [run for run, _, _ in found]
+        starts += [start for _, start, _ in found]
+        absent += [json.dumps(reasons) if reasons else "{}" for _, _, reasons in parsed]
+        for column, codes, values in zip(zip(*(cell for cell, _, _ in parsed)), axes, known):
+            for value in set(column) - values.keys():
+                values[value] = len(values)
+            codes.extend(map(values.__getitem__, column))
+        names = {tuple(metrics) for _, metrics, _ in parsed}
+        for name in dict.fromkeys(name for group in sorted(names) for name in group if name not in columns):
+            columns[name] = [nan] * (len(runs) - len(parsed))
+        if names == {tuple(columns)}:  # as a rule all have the same  # as a rule they all have the same
+            for name, numbers in zip(columns, zip(*(metrics.values() for _, metrics, _ in parsed))):
+                columns[name] += numbers
+        else:
+            for name, series in columns.items():
+                series += [metrics.get(name, nan) for _, metrics, _ in parsed]
+    if not runs:
+        return pd.DataFrame()
+    data: dict[str, Any] = {"run": runs, "start_time": starts, "absent": pd.Categorical(absent)}
+    for axis, codes, values in zip(ROW_AXES, axes, known):
+        data[axis] = pd.Categorical.from_codes(codes, categories=list(values))  # type: ignore[call-overload]
+    data["cell_key"] = data["cell_key"].astype(object)
+    data["seed"] = data["seed"].astype(int)
+    data["trivial"] = data["trivial"] == "true"
+    return pd.DataFrame(data | {f"metric.{name}": np.array(values) for name, values in sorted(columns.items())})
+
+
+def _add_shared(rows: pd.DataFrame, connection: sqlite3.Connection) -> None:
+    """The long tags, of the last run of each task, protocol, dataset and fidelity, for all of its runs."""
+    groups = rows.groupby(["task", "protocol", "dataset", "fidelity"], observed=True)
+    number = groups.ngroup().to_numpy()
+    starts = rows["start_time"].to_numpy()
+    last = {int(n): i for i in np.argsort(starts, kind="stable").tolist() for n in (number[i],)}
+    for key in SHARED:
+        values = []
+        for group in range(len(last)):
+            query = "SELECT value FROM tags WHERE key = ? AND run_uuid = ?"
+            values.append(connection.execute(query, (key, rows["run"].iloc[last[group]])).fetchone()[0])
+        distinct = list(dict.fromkeys(values))
+        places = np.array([distinct.index(value) for value in values])
+        rows[key] = pd.Categorical.from_codes(places[number], categories=distinct)  # type: ignore[call-overload]
+
+
+def _wide(tags: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Tags and metrics by run, joined."""
+    if tags.empty:
+        return tags
+    frame = tags.join(metrics.add_prefix("metric."), how="left")
+    frame = frame[frame["kind"] == "cell"].rename_axis("run").reset_index()
+    frame["seed"] = frame["seed"].astype(int)
+    frame["trivial"] = frame["trivial"] == "true"
+    return frame
 
 
 def _from_server(uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     tags, metrics = search_cells(uri)
-    return pd.DataFrame.from_dict(tags, orient="index"), pd.DataFrame.from_dict(metrics, orient="index")
+    wide = pd.DataFrame.from_dict(tags, orient="index")
+    return wide.drop(columns=[ROW_TAG], errors="ignore"), pd.DataFrame.from_dict(metrics, orient="index")

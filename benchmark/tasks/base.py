@@ -32,6 +32,25 @@ class EvaluationContext:
 
 
 @dataclass
+class Exhibit:
+    """Something to look at on the report's page, kept as small arrays; ``kind`` says how they are read.
+
+    ``views``: truth, prediction uint8 [N, H, W, 3], error uint8 [N, H, W, 3], where there is depth also depth [N, H, W, 3].
+    ``samples``: image uint8 [N, H, W, 3], nearest uint8 [N, H, W, 3], the nearest training image of each.
+    ``strip``: image uint8 [rows, steps, H, W, 3], each row a path between two codes.
+    ``clouds``: points float32 [N, P, 3], truth and prediction uint8 or int32 [N, P]; meta: labels, names of the parts.
+    ``meshes``: for shape i true_points_i, true_normals_i [Q, 3], vertices_i [V, 3], faces_i [F, 3].
+    ``confusion``: counts int64 [K, K], rows are true; meta: labels.
+    ``embedding``: xy float32 [N, 2], truth and prediction int [N], image uint8 [N, H, W, 3] or nothing; meta: labels.
+    ``maps``: image uint8 [N, H, W, 3] and any number of maps of the same shape; meta: captions.
+    """
+
+    kind: str
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Evaluation:
     """The outcome of one evaluation, as it is stored."""
 
@@ -42,6 +61,7 @@ class Evaluation:
         default_factory=dict
     )  # as they would be stored: uint8 images, int labels
     images: dict[str, np.ndarray] = field(default_factory=dict)  # name -> uint8 [H, W, 3], for people
+    exhibits: dict[str, Exhibit] = field(default_factory=dict)  # title -> what the report shows
     notes: dict[str, Any] = field(default_factory=dict)  # beside the numbers: n, floors, extractor, number of samples
 
 

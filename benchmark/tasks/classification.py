@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adlbench.benchmark.api import AdlbenchError, DataError, Modality, Predictor, PredictsLogits, TaskKind
 from adlbench.benchmark.metrics import classification as scores
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
 from adlbench.benchmark.tasks.class_pictures import confusion_picture, labelled_items
 from adlbench.benchmark.tasks.point_pictures import draw_points
 
@@ -78,6 +78,7 @@ class Classification(Evaluator):
             result.notes["one_class"] = f"every test item is '{classes[truth[0]]}': accuracy says little here"
         confusion = scores.confusion_matrix(truth, predicted, len(classes))
         result.images["confusion matrix"] = confusion_picture(confusion, classes)
+        result.exhibits["confusion matrix"] = Exhibit("confusion", {"counts": confusion}, {"labels": list(classes)})
         self.draw_items(result, data, truth, predicted)
         return result
 

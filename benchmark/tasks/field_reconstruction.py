@@ -13,7 +13,8 @@ from torch import Tensor
 
 from adlbench.benchmark.api import AdlbenchError, DataSchema, Modality, Predictor, Queries, Split, TaskKind
 from adlbench.benchmark.metrics.image import WINDOW, psnr, quantize, ssim
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
+from adlbench.benchmark.tasks.view_pictures import error_picture
 
 ERROR_GAIN = 4  # of the picture of the error: most errors are too small to be seen
 
@@ -58,7 +59,11 @@ class FieldReconstruction(Evaluator):
             result.items["ssim"] = ssim(image, grid).double().reshape(1).numpy()
             result.values["ssim"] = float(result.items["ssim"][0])
         if min(data.schema.image_size) > 0:
-            result.images["truth, prediction, error"] = self._picture(queries, data, context)
+            picture = self._picture(queries, data, context)
+            result.images["truth, prediction, error"] = picture
+            truth_shown, shown, _ = np.split(picture[None], 3, axis=2)
+            pair = {"truth": truth_shown, "prediction": shown, "error": error_picture(truth_shown, shown)}
+            result.exhibits["picture"] = Exhibit("views", pair)
         context.progress(1.0)
         return result
 

@@ -30,9 +30,11 @@ from adlbench.benchmark.api import (
 from adlbench.benchmark.metrics.distribution import MIN_IMAGES, neighbour_ratio, score_distributions
 from adlbench.benchmark.metrics.extractors import Extractor, load_extractor
 from adlbench.benchmark.metrics.image import quantize
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
 from adlbench.benchmark.tasks.class_pictures import enlarge
+from adlbench.benchmark.tasks.image_reconstruction import as_rgb
 
+SHOWN_SAMPLES = 64  # in the report
 FIXED_SEED = 0  # of what has to be the same for every model and seed: the binarisation, subsets of the test images
 
 
@@ -203,6 +205,9 @@ class ImageGeneration(Evaluator):
         result.images["samples above, nearest training images below"] = sheet(
             torch.cat([generated[:10], train[index[:10]]]), columns=min(10, len(index))
         )
+        shown = min(SHOWN_SAMPLES, len(index))
+        pair = {"image": as_rgb(generated[:shown]), "nearest": as_rgb(train[index[:shown]])}
+        result.exhibits["samples"] = Exhibit("samples", pair)
 
     def draw(self, result: Evaluation, predictor: Predictor, generated: Tensor, context: EvaluationContext) -> None:
         result.images["samples"] = sheet(generated[:64], columns=8)
@@ -210,6 +215,8 @@ class ImageGeneration(Evaluator):
             with torch.no_grad():
                 rows = [quantize(predictor.interpolate(context.seed + row, 10)).cpu() for row in range(4)]
             result.images["interpolation between latent codes"] = sheet(torch.cat(rows), columns=10)
+            paths = np.stack([as_rgb(row) for row in rows])
+            result.exhibits["interpolation between latent codes"] = Exhibit("strip", {"image": paths})
 
 
 class Stages:

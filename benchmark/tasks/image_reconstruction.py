@@ -13,8 +13,9 @@ from torch import Tensor
 
 from adlbench.benchmark.api import AdlbenchError, Modality, Predictor, Reconstructs, TaskKind
 from adlbench.benchmark.metrics.image import WINDOW, psnr, quantize, ssim
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
 from adlbench.benchmark.tasks.class_pictures import enlarge
+from adlbench.benchmark.tasks.view_pictures import error_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,9 @@ class ImageReconstruction(Evaluator):
         result.images["truth above, reconstruction below"] = compare(
             data.test.batch(chosen)["image"], images[torch.as_tensor(chosen)]
         )
+        pair = [as_rgb(x) for x in (data.test.batch(chosen)["image"], images[torch.as_tensor(chosen)])]
+        error = error_picture(*pair)
+        result.exhibits["reconstructions"] = Exhibit("views", {"truth": pair[0], "prediction": pair[1], "error": error})
         return result
 
     def inference(
@@ -84,6 +88,12 @@ class ImageReconstruction(Evaluator):
                 return frozen.reconstruct(inputs)
 
         return call, batch_size
+
+
+def as_rgb(image: Tensor) -> NDArray[np.uint8]:
+    """uint8 [N, C, H, W] as [N, H, W, 3]; grey is repeated."""
+    rgb = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]
+    return rgb.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def compare(truth: Tensor, image: Tensor, side: int = 84) -> NDArray[np.uint8]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from adlbench.benchmark.api import AdlbenchError, Cameras, Modality, Predictor, Rendering, Renders, Split, TaskKind
 from adlbench.benchmark.metrics.image import WINDOW, psnr, quantize, ssim
 from adlbench.benchmark.metrics.perceptual import LPIPS, LPIPSUnavailable
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
-from adlbench.benchmark.tasks.view_pictures import Picture, view_row
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
+from adlbench.benchmark.tasks.view_pictures import Picture, depth_picture, error_picture, view_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ class NovelViewSynthesis(Evaluator):
         items: dict[str, list[float]] = {}
         stored: list[Tensor] = []
         rows: list[Picture] = []
+        shown: dict[str, list[Picture]] = {"truth": [], "prediction": [], "error": [], "depth": []}
         for index in range(count):
             truth = data.test.batch([index])
             rendering = _render(predictor, truth, context.device)
@@ -59,16 +60,14 @@ class NovelViewSynthesis(Evaluator):
             if index in chosen:
                 extras = rendering.extras or {}
                 variance = extras["depth_variance"][0] if "depth_variance" in extras else None
-                rows.append(
-                    view_row(
-                        truth["image"][0].numpy(),
-                        image[0].numpy(),
-                        rendering.depth[0].float().cpu().numpy(),
-                        rendering.opacity[0].float().cpu().numpy(),
-                        None if variance is None else variance.float().cpu().sqrt().numpy(),
-                        (data.schema.near, data.schema.far),
-                    )
-                )
+                deviation = None if variance is None else variance.float().cpu().sqrt().numpy()
+                true, seen = truth["image"][0].numpy(), image[0].numpy()
+                depth, opacity = (x[0].float().cpu().numpy() for x in (rendering.depth, rendering.opacity))
+                bounds = data.schema.near, data.schema.far
+                rows.append(view_row(true, seen, depth, opacity, deviation, bounds))
+                panels = (true, seen, error_picture(true, seen), depth_picture(depth, opacity, bounds))
+                for name, panel in zip(shown, panels):
+                    shown[name].append(panel)
             context.progress((index + 1) / count)
         result.items = {name: np.array(values) for name, values in items.items()}
         for name, values in result.items.items():
@@ -83,6 +82,7 @@ class NovelViewSynthesis(Evaluator):
             result.absent["ssim"] = f"its window of {WINDOW} pixels does not fit into {height}x{width}"
         result.predictions["image"] = torch.cat(stored).numpy()
         result.images["truth, rendering, error, depth, deviation of depth"] = np.concatenate(rows)
+        result.exhibits["views"] = Exhibit("views", {name: np.stack(panels) for name, panels in shown.items()})
         return result
 
     def _lpips(self, data: EvaluationData, context: EvaluationContext, result: Evaluation) -> LPIPS | None:

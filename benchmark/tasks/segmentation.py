@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adlbench.benchmark.api import AdlbenchError, DataError, Modality, Predictor, PredictsLogits, Split, TaskKind
 from adlbench.benchmark.metrics import segmentation as scores
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
 from adlbench.benchmark.tasks.point_pictures import compare_labels
 
 
@@ -97,6 +97,8 @@ class PointSegmentation(Evaluator):
             result.images["truth, prediction, errors"] = compare_labels(
                 clouds, truth[chosen], predicted[chosen], num_parts
             )
+            shown = {"points": clouds, "truth": truth[chosen].astype(label_type), "prediction": predicted[chosen]}
+            result.exhibits["parts"] = Exhibit("clouds", shown, {"labels": list(data.schema.parts)})
         return result
 
     def predict(

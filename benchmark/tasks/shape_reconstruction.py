@@ -20,11 +20,12 @@ from torch import Tensor
 from adlbench.benchmark.api import Adapts, AdlbenchError, Modality, Predictor, Queries, TaskKind
 from adlbench.benchmark.metrics.geometry import compare_surfaces, intersection_over_union, sample_mesh
 from adlbench.benchmark.metrics.isosurface import COARSEST, extract_mesh, sample_field
-from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator
+from adlbench.benchmark.tasks.base import Evaluation, EvaluationContext, EvaluationData, Evaluator, Exhibit
 from adlbench.benchmark.tasks.shape_pictures import RECONSTRUCTED, Mesh, compare_shapes, draw_mesh
 
 FARTHEST = 2.0  # the diameter of the unit sphere: what every distance of an empty mesh counts as
 WORST = {"chamfer_l1": FARTHEST * 1e3, "chamfer_l2": 2 * FARTHEST**2 * 1e3, "f_score": 0.0, "normal_consistency": 0.0}
+SHOWN_POINTS = 8000  # of the true surface, in the report
 PER_ITEM = ("chamfer_l1", "chamfer_l2", "f_score", "normal_consistency", "iou")
 
 
@@ -182,6 +183,12 @@ class ShapeReconstruction(Evaluator):
         truth = data.test.batch(np.arange(shown))
         pairs = [(truth["surface_points"][i].numpy(), truth["surface_normals"][i].numpy()) for i in range(shown)]
         result.images["truth, reconstruction"] = compare_shapes(pairs, meshes[:shown])
+        arrays: dict[str, NDArray] = {}
+        for number, ((points, normals), (vertices, faces)) in enumerate(zip(pairs, meshes)):
+            kept = slice(0, SHOWN_POINTS)  # uniform samples: the first are as good as any
+            arrays |= {f"true_points_{number}": points[kept], f"true_normals_{number}": normals[kept]}
+            arrays |= {f"vertices_{number}": vertices, f"faces_{number}": faces}
+        result.exhibits["shapes"] = Exhibit("meshes", arrays)
         if isinstance(predictor, Interpolates) and len(adapted) > 1:
             steps = np.linspace(0, 1, 7)
             between = [self._mesh(predictor.interpolate(adapted[0], adapted[1], float(t)), context) for t in steps]

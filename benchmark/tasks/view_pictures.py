@@ -34,9 +34,7 @@ def view_row(
     one, is bright from a tenth of the depth range on.
     """
     near, far = bounds
-    error = np.abs(truth.astype(float) - rendering.astype(float)).mean(-1) / 255
-    panels = [truth, rendering, colour_map(error / FULL_ERROR)]
-    panels.append(_fade(colour_map((far - depth) / (far - near)), opacity))
+    panels = [truth, rendering, error_picture(truth, rendering), depth_picture(depth, opacity, bounds)]
     if deviation is not None:
         panels.append(_fade(colour_map(deviation / (0.1 * (far - near))), opacity))
     enlarged = [enlarge(panel, SIDE) for panel in panels]
@@ -45,8 +43,18 @@ def view_row(
     return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
 
 
+def error_picture(truth: Picture, picture: Picture) -> Picture:
+    """The absolute difference of two pictures [..., H, W, 3], mean over channels, bright from ``FULL_ERROR`` on."""
+    return colour_map(np.abs(truth.astype(float) - picture.astype(float)).mean(-1) / 255 / FULL_ERROR)
+
+
+def depth_picture(depth: NDArray[np.float32], opacity: NDArray[np.float32], bounds: tuple[float, float]) -> Picture:
+    near, far = bounds
+    return _fade(colour_map((far - depth) / (far - near)), opacity)
+
+
 def colour_map(values: NDArray[np.floating]) -> Picture:
-    """[H, W] in [0, 1], clipped, from dark to bright: uint8 [H, W, 3]."""
+    """[..., H, W] in [0, 1], clipped, from dark to bright: uint8 [..., H, W, 3]."""
     position = np.clip(values, 0, 1) * (len(COLOURS) - 1)
     channels = [np.interp(position, np.arange(len(COLOURS)), COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -16,8 +16,9 @@ from rich.console import Console
 from scipy import stats
 
 from adlbench.benchmark.leaderboard.board import boards
+from adlbench.benchmark.leaderboard.export import csv_text, json_text, write_boards
 from adlbench.benchmark.leaderboard.statistics import differs, shared_ranks, t_interval
-from adlbench.benchmark.leaderboard.tables import csv_text, json_text, markdown, number, print_boards, write_boards
+from adlbench.benchmark.leaderboard.tables import markdown, number, print_boards
 
 METRICS = {
     "psnr": {"direction": "up", "unit": "dB", "primary": True, "margin": None},
@@ -136,7 +137,7 @@ def test_every_format_escapes_names(tmp_path: Path) -> None:
     assert rows[0]["dataset"] == "'=1+1"
     assert rows[0]["method"] == EVIL
     assert json.loads(json_text(found))["boards"][0]["rows"][0]["method"] == EVIL
-    assert {path.suffix for path in write_boards(found, tmp_path)} == {".csv", ".md", ".json"}
+    assert {path.suffix for path in write_boards(found, tmp_path)} == {".csv", ".md", ".tex", ".json"}
 
 
 def test_absent_metric_says_why() -> None:
