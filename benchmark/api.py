@@ -22,6 +22,13 @@ field               one item                       meaning
 ``sdf``             float32 [S]                    signed distance at ``sdf_points``, negative inside
 ``surface_points``  float32 [Q, 3]                 uniform samples of the surface
 ``surface_normals`` float32 [Q, 3]                 outward unit normals there
+``colours``         float32 [P, 3]                 of ``points``, in [0, 1]
+``remission``       float32 [P]                    of ``points``: how much of a laser's light came back, in [0, 1]
+``time``            float32 []                     when a view of a moving scene was taken, in [0, 1]
+``vertices``        float32 [V, 3]                 of a mesh; in a batch filled up to the largest with zeros
+``faces``           int64 [F, 3]                   indices of ``vertices``; filled up with -1
+``furniture``       float32 [M, 7]                 centre, size (metres, y up), angle about y (radians); filled up with zeros
+``furniture_label`` int64 [M]                      index into ``schema.classes``; filled up with -1
 ==================  =============================  =====================================================================
 """
 
@@ -58,6 +65,11 @@ class Modality(StrEnum):
     POSED_IMAGES = "posed_images"  # one scene: the items are its views
     FIELD = "field"  # one signal: the items are its samples
     SHAPE = "shape"  # items are shapes, each with samples of its signed distance
+    MESH = "mesh"
+    SCENE_COLLECTION = (
+        "scene_collection"  # items are scenes: the fields of posed images with a dimension of views, [V, ...]
+    )
+    LAYOUT = "layout"  # items are furnished rooms
 
 
 class AdlbenchError(Exception):

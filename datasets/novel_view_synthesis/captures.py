@@ -7,12 +7,16 @@ their benchmark uses. Lengths stay in the reconstruction's own units.
 from __future__ import annotations
 
 import difflib
+import io
+import zipfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from PIL import Image
 
 from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Dataset, Modality, data_root
 from adlbench.datasets.formats.camera_models import MODELS, Camera, resample, undistorted, undistortion_map
@@ -33,6 +37,7 @@ class Capture:
     points: np.ndarray | None = None  # float64 [P, 3], of structure from motion
     visible: tuple[np.ndarray, ...] = ()  # N times int64 [K], rows of ``points``
     splits: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where the capture comes with its own
+    archives: tuple[Path, ...] = ()  # N zip files, where ``images`` are names in them
 
     def __len__(self) -> int:
         return len(self.images)
@@ -152,7 +157,7 @@ def read_views(capture: Capture, members: Sequence[int], downscale: int = 1) -> 
             pinhole = undistorted(camera)
             lenses[key] = pinhole, undistortion_map(camera, pinhole) if camera.distorted else None
         (fx, fy, cx, cy), place = lenses[key]
-        pixels = _read_photograph(capture.images[member], camera)
+        pixels = _read_photograph(capture, member)
         if place is not None:
             pixels = resample(pixels, place)
         top, left = (camera.height - rows) // 2, (camera.width - columns) // 2
@@ -182,12 +187,11 @@ def _visible_points(capture: Capture, members: Sequence[int]) -> np.ndarray:
     return np.stack([capture.points[np.resize(rows, longest)] for rows in seen]).astype(np.float32)
 
 
-def _read_photograph(path: Path, camera: Camera) -> np.ndarray:
+def _read_photograph(capture: Capture, member: int) -> np.ndarray:
     """uint8 [H, W, 3] at the camera's size."""
-    from PIL import Image
-
+    path, camera = capture.images[member], capture.cameras[member]
     try:
-        with Image.open(path) as picture:
+        with _opened(capture, member) as file, Image.open(file) as picture:
             if picture.size != (camera.width, camera.height):
                 raise DataError(
                     f"{path} is {picture.width}x{picture.height} and its camera {camera.width}x{camera.height}; "
@@ -200,6 +204,16 @@ def _read_photograph(path: Path, camera: Camera) -> np.ndarray:
         raise
     except Exception as error:  # Pillow lets through what its decoders raise on damaged bytes
         raise DataError(f"{path} cannot be decoded ({type(error).__name__}: {error}); {AGAIN}") from None
+
+
+def _opened(capture: Capture, member: int) -> IO[bytes]:
+    path = capture.images[member]
+    if not capture.archives:
+        return path.open("rb")
+    with zipfile.ZipFile(capture.archives[member]) as archive:
+        limit = 100 << 20  # no photograph is larger
+        with archive.open(path.as_posix()) as file:
+            return io.BytesIO(file.read(limit))
 
 
 def resized(camera: Camera, width: int, height: int, where: str) -> Camera:
@@ -217,8 +231,6 @@ def resized(camera: Camera, width: int, height: int, where: str) -> Camera:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header."""
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             return picture.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class ColmapScenes(CaptureDataset):
     """
 
     images: str = "images"  # e.g. images_4 where smaller copies are published; cameras follow
+    images_of: dict[str, str] = field(default_factory=dict)  # scenes that have another
 
     def is_scene(self, folder: Path) -> bool:
         return sparse_model(folder) is not None
@@ -41,9 +42,10 @@ class ColmapScenes(CaptureDataset):
             raise DataError(
                 f"{folder} has cameras and no points, so its depths are not known; run COLMAP's mapper on it"
             )
-        paths = [inside(folder / self.images, image.name, folder) for image in model.images]
+        photographs = folder / self.images_of.get(folder.name, self.images)
+        paths = [inside(photographs, image.name, folder) for image in model.images]
         cameras = [model.cameras[image.camera] for image in model.images]
-        if self.images != "images":
+        if photographs.name != "images":
             sizes = [picture_size(path) for path in paths]
             cameras = [resized(camera, *size, str(path)) for camera, size, path in zip(cameras, sizes, paths)]
         poses = np.stack([image.world_to_camera for image in model.images])
