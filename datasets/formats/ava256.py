@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, read_json, read_text
+from adlbench.datasets.formats.files import AGAIN, are_rotations, read_json, read_text
 
 
 class Calibration(NamedTuple):
@@ -34,12 +34,8 @@ def read_calibration(path: Path) -> Calibration:
             name, matrices = str(entry["cameraId"]), (_matrix(entry["K"], 3), _matrix(entry["T"], 4))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}, camera {number} has no cameraId, K and T ({error}); {AGAIN}") from None
-        rotation = matrices[1][:3, :3]
-        if (
-            np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3
-            or (np.diag(matrices[0])[:2] <= 0).any()
-            or name in found
-        ):
+        sound = are_rotations(matrices[1][None, :3, :3], 1e-3)[0] and (np.diag(matrices[0])[:2] > 0).all()
+        if not sound or name in found:
             raise DataError(f"{path}, camera {number} ({name[:40]}) is twice there, or no calibration; {AGAIN}")
         found[name] = matrices
     names = tuple(sorted(found))

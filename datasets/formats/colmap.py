@@ -77,8 +77,9 @@ def _rows(wanted: np.ndarray, keys: np.ndarray, order: np.ndarray) -> np.ndarray
 
 def _pose(quaternion: np.ndarray, translation: np.ndarray, where: str) -> np.ndarray:
     """[4, 4] from (w, x, y, z) and the translation."""
-    norm = np.linalg.norm(quaternion)
-    if not np.isfinite([*quaternion, *translation]).all() or not 0.5 < norm < 2:
+    sound = np.isfinite([*quaternion, *translation]).all() and (np.abs(quaternion) < 2).all()
+    norm = np.linalg.norm(quaternion) if sound else 0.0
+    if not 0.5 < norm < 2:
         raise DataError(
             f"{where}: rotation {quaternion.tolist()}, translation {translation.tolist()} are no pose; {AGAIN}"
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, check_finite, read_bytes, read_npy
+from adlbench.datasets.formats.files import AGAIN, are_rotations, check_finite, read_bytes, read_npy
 
 
 class PosesBounds(NamedTuple):
@@ -41,8 +41,7 @@ def read_poses_bounds(path: Path) -> PosesBounds:
         raise DataError(f"{path}: focal lengths must be positive, and near depths positive and below far ones; {AGAIN}")
     down, right, back = matrices[:, :, 0], matrices[:, :, 1], matrices[:, :, 2]
     rotation = np.stack([right, down, -back], axis=2)
-    bad = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 1e-2
-    bad |= np.linalg.det(rotation) < 0
+    bad = ~are_rotations(rotation, 1e-2)
     if bad.any():
         raise DataError(f"{path}: row {int(bad.argmax())} holds no rotation; {AGAIN}")
     pose = np.tile(np.eye(4), (len(rows), 1, 1))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, check_finite, inside, read_text, table
+from adlbench.datasets.formats.files import AGAIN, are_rotations, check_finite, inside, read_text, table
 
 
 class Views(NamedTuple):
@@ -32,8 +32,7 @@ def read_par(path: Path) -> Views:
     values = table([row[1] for row in rows], 21, path, 2)
     check_finite(values, "picture", path)
     intrinsics, rotation = values[:, :9].reshape(-1, 3, 3), values[:, 9:18].reshape(-1, 3, 3)
-    bad = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 1e-3
-    bad |= (np.linalg.det(rotation) < 0) | (intrinsics[:, [0, 1], [0, 1]] <= 0).any(axis=1)
+    bad = ~are_rotations(rotation, 1e-3) | (intrinsics[:, [0, 1], [0, 1]] <= 0).any(axis=1)
     bad |= np.abs(intrinsics[:, 2] - [0, 0, 1]).max(axis=1) > 1e-9
     if bad.any():
         raise DataError(f"{path}, line {int(bad.argmax()) + 2}: K or R is no calibration; {AGAIN}")

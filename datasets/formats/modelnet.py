@@ -67,8 +67,11 @@ def _array(file, name: str, path: Path) -> np.ndarray:  # type: ignore[no-untype
 def read_list(path: Path) -> list[Path]:
     """The files that ``train_files.txt`` names (as ``data/modelnet40_ply_hdf5_2048/NAME.h5``), beside the list itself."""
     names = read_text(path).split()
-    if not names:
-        raise DataError(f"{path} names no files; {AGAIN}")
+    bad = [name for name in names if not name.endswith(".h5")]
+    if not names or bad:
+        raise DataError(
+            f"{path} names {bad[0][:80]!r} and no .h5 file there; {AGAIN}" if bad else f"{path} names no files; {AGAIN}"
+        )
     return [inside(path.parent, name.replace("\\", "/").rsplit("/", 1)[-1], path) for name in names]
 
 

@@ -42,11 +42,14 @@ def read_obj(path: Path) -> Mesh:
     return checked(vertices, fan(polygons) if polygons else np.empty((0, 3), np.int64), path)
 
 
+MOST = 2**40  # far beyond any file, and within int64
+
+
 def _corners(line: str, known: int, path: Path, number: int) -> list[int]:
     try:
         corners = [int(word.split("/", 1)[0]) for word in line.split("#", 1)[0].split()[1:]]
     except ValueError:
         raise DataError(f"{path}, line {number}: {line[:60]!r} is no face; {AGAIN}") from None
-    if len(corners) < 3 or 0 in corners or min(corners) < -known:
+    if len(corners) < 3 or 0 in corners or min(corners) < -known or max(corners) > MOST:
         raise DataError(f"{path}, line {number}: {line[:60]!r} needs three corners or more, counted from 1; {AGAIN}")
     return [corner - 1 if corner > 0 else known + corner for corner in corners]

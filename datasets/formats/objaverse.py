@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, inside, read_json
+from adlbench.datasets.formats.files import AGAIN, inside, named, read_json
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,8 @@ def read_objects(root: Path) -> Objects:
     names = read_json(index)
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise DataError(f"{index} is no mapping from identifiers to paths; {AGAIN}")
-    paths = {
-        uid: inside(root, name, index) for uid, name in sorted(names.items()) if (root / name.lstrip("/")).is_file()
-    }
+    listed = ((uid, name, named(root, name, index)) for uid, name in sorted(names.items()))
+    paths = {uid: inside(root, name, index) for uid, name, path in listed if path.is_file()}
     lvis = root / "lvis-annotations.json.gz"
     classes: dict[str, str] = {}
     if lvis.is_file():

@@ -16,6 +16,7 @@ from adlbench.datasets.formats.files import AGAIN, read_text, table
 from adlbench.datasets.formats.meshes import Mesh, checked, fan
 
 HEADER = re.compile(r"\s*(?:C|N|CN)?OFF\s*(-?\d+)\s+(-?\d+)(?:[ \t]+-?\d+)?[ \t]*\r?\n")
+MOST = 2**40  # far beyond any file, and within int64
 VERTEX_COLUMNS = (3, 6, 7, 9, 10)  # position, then perhaps a normal, a colour, or both
 
 
@@ -50,8 +51,8 @@ def _faces(lines: list[str], path: Path, first: int) -> np.ndarray:
         try:
             count, *corners = line.split()
             polygon = [int(corner) for corner in corners[: int(count)]]
-            if not len(polygon) == int(count) >= 1:
-                raise ValueError(f"it announces {count} corners and has {len(polygon)}")
+            if not len(polygon) == int(count) >= 1 or max(map(abs, polygon)) > MOST:
+                raise ValueError(f"it announces {count} corners and has {len(polygon)}, or they are no indices")
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {line[:60]!r} is no face ({error}); {AGAIN}") from None
         polygons.append(polygon)

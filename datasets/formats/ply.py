@@ -14,6 +14,7 @@ from adlbench.benchmark.api import DataError
 from adlbench.datasets.formats.files import AGAIN, read_bytes
 from adlbench.datasets.formats.meshes import Mesh, checked, fan
 
+END = rb"end_header[ \t]*\r?\n"
 SIZES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 SIZES |= {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "float32": 4, "float64": 8}
 
@@ -56,6 +57,9 @@ def mesh_of(elements: dict[str, dict[str, Any]], path: Path) -> Mesh:
     lists = corners.get("vertex_indices", corners.get("vertex_index", []))
     if any(np.ndim(polygon) != 1 or np.asarray(polygon).dtype.kind not in "iu" for polygon in lists):
         raise DataError(f"{path}: the corners of its faces must be lists of whole numbers; {AGAIN}")
+    short = [index for index, polygon in enumerate(lists) if len(polygon) < 3]
+    if short:
+        raise DataError(f"{path}: face {short[0]} has {len(lists[short[0]])} corners; {AGAIN}")
     if lists and {len(polygon) for polygon in lists} == {3}:
         faces = np.array(lists, dtype=np.int64)
     else:
@@ -75,17 +79,27 @@ def columns(elements: dict[str, dict[str, Any]], element: str, names: tuple[str,
 
 
 def _read(reader: Any, content: bytes, listed: dict[str, dict[str, int]]) -> Any:
+    data, stream = None, io.BytesIO(content)
     if listed:  # lists of three throughout, as nearly all meshes have, are read at once
         try:
-            return reader.read(io.BytesIO(content), known_list_len=listed)
+            data = reader.read(stream, known_list_len=listed)
         except Exception:
-            pass  # they differ in length
-    return reader.read(io.BytesIO(content))
+            stream = io.BytesIO(content)  # they differ in length
+    if data is None:
+        data = reader.read(stream)
+    if data.text:
+        rows = content[re.search(END, content).end() :].split(b"\n")  # type: ignore[union-attr]
+        left = sum(bool(row.strip()) for row in rows) - sum(map(len, data.elements))
+    else:
+        left = len(stream.read())
+    if left:
+        raise ValueError("its header announces less than what follows")
+    return data
 
 
 def _check_header(content: bytes, path: Path) -> dict[str, dict[str, int]]:
     """Compares the counts with the bytes that follow. Returns the lists that are worth reading as triangles."""
-    end = re.search(rb"end_header[ \t]*\r?\n", content)
+    end = re.search(END, content)
     if not re.match(rb"ply[ \t]*\r?\n", content) or end is None:
         raise DataError(f"{path} does not begin with a PLY header; it is cut off or of another format: {AGAIN}")
     binary = b"format binary" in content[: end.start()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def _labels(path: Path, count: int) -> np.ndarray:
 def read_split(path: Path) -> list[str]:
     """Scene names of ``scannetv2_train.txt`` or ``_val.txt``."""
     names = read_text(path).split()
-    bad = [name for name in names if not (name.startswith("scene") and name.replace("_", "").isalnum())]
+    bad = [name for name in names if not re.fullmatch(r"scene\d{4}_\d{2}", name)]
     if bad or not names:
         raise DataError(f"{path} is no list of scenes; it has {bad[0][:40] if bad else 'nothing'!r}: {AGAIN}")
     return names

@@ -56,6 +56,8 @@ def read_scan(velodyne: Path, labels: Path) -> Scan:
     table = np.full(0x10000, -2, dtype=np.int64)
     table[list(LEARNING_MAP)] = np.array(list(LEARNING_MAP.values())) - 1
     mapped = table[semantic]
+    if not (semantic > 1).any() and (raw >> 16).any():
+        raise DataError(f"{labels}: objects are numbered and none has a class; its byte order is wrong, or {AGAIN}")
     if (mapped == -2).any():
         where = int((mapped == -2).argmax())
         raise DataError(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, read_text
+from adlbench.datasets.formats.files import AGAIN, are_rotations, read_text
 
 
 class Views(NamedTuple):
@@ -47,11 +47,6 @@ def _pose(path: Path) -> np.ndarray:
         pose = np.array([float(word) for word in read_text(path).split()]).reshape(4, 4)
     except ValueError:
         raise DataError(f"{path} is no 4x4 matrix; {AGAIN}") from None
-    rotation = pose[:3, :3]
-    if (
-        not np.isfinite(pose).all()
-        or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3
-        or np.linalg.det(rotation) < 0
-    ):
+    if not np.isfinite(pose).all() or not are_rotations(pose[None, :3, :3], 1e-3)[0]:
         raise DataError(f"{path} is no rigid motion; {AGAIN}")
     return pose

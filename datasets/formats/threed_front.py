@@ -54,7 +54,7 @@ def read_house(path: Path) -> tuple[Room, ...]:
             pieces = tuple(_piece(furniture[ref], child, where) for ref, child in children if ref in furniture)
             floors = [_floor(meshes[ref], path, where) for ref, _ in children if ref in meshes]
             found.append(Room(str(room["instanceid"]), str(room["type"]), pieces, _joined(floors)))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where} is no room of 3D-FRONT ({type(error).__name__}: {error}); {AGAIN}") from None
     if not found:
         raise DataError(f"{path} has no rooms; {AGAIN}")
@@ -66,8 +66,8 @@ def _piece(entry: dict[str, Any], child: dict[str, Any], where: str) -> Piece:
     quaternion = np.array(child["rot"], dtype=np.float64)
     size = np.array(entry.get("size") or [0, 0, 0], dtype=np.float64)
     shapes = [values.shape for values in (position, scale, size, quaternion)]
-    norm = np.linalg.norm(quaternion)
-    finite = all(np.isfinite(values).all() for values in (position, scale, size, quaternion))
+    finite = all((np.abs(values) < 1e9).all() for values in (position, scale, size, quaternion))
+    norm = np.linalg.norm(quaternion) if finite else 0.0
     if shapes != [(3,), (3,), (3,), (4,)] or not finite or not 0.5 < norm < 2 or (size < 0).any():
         raise DataError(f"{where}: the piece {str(entry.get('uid'))[:60]} has no place, scale or size; {AGAIN}")
     x, y, z, w = quaternion / norm

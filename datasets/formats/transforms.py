@@ -15,7 +15,7 @@ import numpy as np
 from adlbench.benchmark.api import DataError
 from adlbench.datasets.formats.blender import OPENGL_TO_OPENCV
 from adlbench.datasets.formats.camera_models import Camera, make_camera
-from adlbench.datasets.formats.files import AGAIN, inside, read_json
+from adlbench.datasets.formats.files import AGAIN, are_rotations, inside, read_json
 
 FISHEYE = ("k1", "k2", "k3", "k4")
 BROWN = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
@@ -78,17 +78,14 @@ def _members(listed: Any, names: list[str], path: Path) -> tuple[int, ...]:
 def _pose(matrix: Any, where: str) -> np.ndarray:
     try:
         pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pose = np.empty(0)
     if pose.shape == (3, 4):
         pose = np.concatenate([pose, [[0, 0, 0, 1]]])
-    rotation = pose[:3, :3]
-    rigid = (
-        pose.shape == (4, 4) and np.isfinite(pose).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2)
-    )
-    if not rigid or np.linalg.det(rotation) < 0 or np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
+    rigid = pose.shape == (4, 4) and np.isfinite(pose).all() and bool(are_rotations(pose[None, :3, :3], 1e-2)[0])
+    if not rigid or np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise DataError(f"{where}: its transform_matrix is no rigid motion; export the scene without scale")
-    u, _, v = np.linalg.svd(rotation)
+    u, _, v = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ v  # published files round; a rotation that is not quite one would bend rays
     inverse: np.ndarray = np.linalg.inv(pose @ OPENGL_TO_OPENCV)
     return inverse
@@ -96,7 +93,7 @@ def _pose(matrix: Any, where: str) -> np.ndarray:
 
 def _number(entries: dict[str, Any], key: str, default: float, where: str) -> float:
     value = entries.get(key, default)
-    if type(value) not in (int, float) or not np.isfinite(value) or abs(value) > 1e9:
+    if type(value) not in (int, float) or not -1e9 < value < 1e9:
         raise DataError(f"{where}: {key} is {str(value)[:40]!r}, which is no number; correct it")
     return float(value)
 

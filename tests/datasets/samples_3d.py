@@ -7,8 +7,9 @@ import io
 import json
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,17 +41,21 @@ from adlbench.datasets.formats import (
     transforms,
 )
 
+NONE: frozenset[str] = frozenset()
+LAST = frozenset({"cut by a byte"})  # a newline or a digit less
+TWICE = frozenset({"twice"})
+LINES = frozenset({"cut by a byte", "twice", "cut in half", "cut to nine bytes"})  # any lines will do
+POINTS = frozenset({"zeros", "twice", "cut in half"})
+
 
 class Sample(NamedTuple):
     name: str
     file: str  # relative to a folder of its own
     content: bytes
     read: Callable[[Path], Any]  # of the file's path
-    beside: dict[str, bytes] = {}  # other files that the reader opens
+    beside: Mapping[str, bytes] = MappingProxyType({})  # other files that the reader opens
     binary: bool = False
-    accepts: frozenset[str] = (
-        frozenset()
-    )  # damages of ``test_damage_3d`` that leave a file which is right, only different
+    accepts: frozenset[str] = NONE  # damages of ``test_damage_3d`` that leave a file which is right, only different
 
     def place(self, folder: Path, content: bytes | None = None) -> Path:
         """Write the sample, or ``content`` in its place, and return the path to be read."""
@@ -61,68 +66,70 @@ class Sample(NamedTuple):
         return folder / self.file
 
 
+SRN = {
+    "rgb/0.png": b"",
+    "pose/0.txt": b"1 0 0 0.5 0 1 0 0 0 0 1 -1.3 0 0 0 1\n",
+    "intrinsics.txt": b"131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n",
+}
 VERTICES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 POSE = [[1.0, 0, 0, 0.5], [0, 1.0, 0, 0], [0, 0, 1.0, 4.0], [0, 0, 0, 1.0]]
 
 
 def samples() -> list[Sample]:
-    text = frozenset(
-        {"cut by a byte", "twice"}
-    )  # a last newline or digit less, or the same lines again, may still be right
+    text = LAST | TWICE
     return [
-        Sample("off", "a.off", off_bytes().encode(), off.read_off, accepts=frozenset({"cut by a byte"})),
+        Sample("off", "a.off", off_bytes().encode(), off.read_off, accepts=LAST),
         Sample("obj", "a.obj", obj_bytes().encode(), obj.read_obj, accepts=text | {"cut in half", "reversed"}),
         Sample("ply ascii", "a.ply", ply_bytes("ascii"), ply.read_mesh, accepts=text),
         Sample("ply little", "a.ply", ply_bytes("binary_little_endian"), ply.read_mesh, binary=True, accepts=text),
         Sample("ply big", "a.ply", ply_bytes("binary_big_endian"), ply.read_mesh, binary=True, accepts=text),
         Sample("glb", "a.glb", glb_bytes(), glb.read_glb, binary=True),
-        Sample("pcd ascii", "a.pcd", pcd_bytes("ascii"), pcd.read_pcd, accepts=frozenset({"cut by a byte"})),
-        Sample("pcd binary", "a.pcd", pcd_bytes("binary"), pcd.read_pcd, binary=True, accepts=frozenset({"twice"})),
-        Sample("pcd compressed", "a.pcd", pcd_bytes("binary_compressed"), pcd.read_pcd, binary=True, accepts=frozenset({"twice"})),
+        Sample("pcd ascii", "a.pcd", pcd_bytes("ascii"), pcd.read_pcd, accepts=LAST),
+        Sample("pcd binary", "a.pcd", pcd_bytes("binary"), pcd.read_pcd, binary=True, accepts=TWICE),
+        Sample("pcd compressed", "a.pcd", pcd_bytes("binary_compressed"), pcd.read_pcd, binary=True, accepts=TWICE),
         Sample("binvox", "a.binvox", binvox_bytes(), binvox.read_binvox, binary=True),
         Sample("voxel array", "a.npy.gz", voxel_bytes(), binvox.read_voxel_array, binary=True),
-        Sample("velodyne", "a.bin", velodyne_bytes(), _velodyne, binary=True, accepts=frozenset({"zeros", "twice", "cut in half"})),
-        Sample("mmdet3d", "b.bin", mmdet_bytes(), _mmdet, binary=True, accepts=frozenset({"zeros", "twice", "cut in half"})),
+        Sample("velodyne", "a.bin", velodyne_bytes(), _velodyne, binary=True, accepts=POINTS),
+        Sample("mmdet3d", "b.bin", mmdet_bytes(), _mmdet, binary=True, accepts=POINTS),
         Sample(
-            *("semantickitti", "labels/0.label", np.array([10, 0, 1 << 16 | 40, 70], "<u4").tobytes(), _scan),
+            *("semantickitti", "labels/0.label", np.array([10, 0, 2 << 16 | 40, 70], "<u4").tobytes(), _scan),
             {"velodyne/0.bin": velodyne_bytes()},
             binary=True,
             accepts=frozenset({"zeros"}),
         ),
-        Sample("shapenetpart", "a.txt", part_text().encode(), shapenetpart.read_part_cloud, accepts=text),
+        Sample("shapenetpart", "a.txt", part_text().encode(), shapenetpart.read_part_cloud, accepts=text | {"cut in half"}),
         Sample("shapenetpart split", "s.json", b'["shape_data/02954340/a", "shape_data/02954340/b"]', shapenetpart.read_split),
         Sample("s3dis", "chair_1.txt", b"1.5 2.5 0.5 10 20 30\n1.25 2.0 0.75 255 0 3\n1 2 3 4 5 6\n", s3dis.read_object, accepts=text),
         Sample("scannet", "a.labels.ply", scannet_bytes(), _scannet, {"a.ply": scannet_mesh()}, binary=True, accepts=text),
         Sample("scannet split", "v.txt", b"scene0000_00\nscene0001_00\n", scannet.read_split, accepts=text | {"cut in half"}),
-        Sample("modelnet list", "train_files.txt", b"data/x/a.h5\ndata/x/b.h5\n", modelnet.read_list, accepts=_ANY_TEXT),
+        Sample("modelnet list", "train_files.txt", b"data/x/a.h5\ndata/x/b.h5\n", modelnet.read_list, accepts=LINES),
         Sample("modelnet resampled", "a.txt", _resampled().encode(), modelnet.read_resampled, accepts=text),
-        Sample("modelnet shapes", "l.txt", b"chair_0001\ntable_0002\n", _shapes, accepts=text),
+        Sample("modelnet shapes", "l.txt", b"chair_0001\ntable_0002\n", _shapes, accepts=LINES),
         Sample("body parts", "p.json", json.dumps({"arm": [0, 1, 2], "leg": [2, 3]}).encode(), _body),
         *_colmap_samples(),
         Sample("transforms", "transforms.json", transforms_bytes(), transforms.read_transforms),
         Sample("blender", "transforms_train.json", blender_bytes(), blender.read_frames),
         Sample("llff", "poses_bounds.npy", llff_bytes(), llff.read_poses_bounds, binary=True),
-        Sample("middlebury", "a_par.txt", par_text().encode(), middlebury.read_par, accepts=frozenset({"cut by a byte"})),
-        Sample("shapenet csv", "all.csv", _csv().encode(), shapenet.read_split_csv, accepts=frozenset({"cut in half"})),
+        Sample("middlebury", "a_par.txt", par_text().encode(), middlebury.read_par, accepts=LAST),
+        Sample("shapenet csv", "all.csv", _csv().encode(), shapenet.read_split_csv, accepts=LINES),
         Sample("shapenet json", "s.json", b'{"ShapeNetV2": {"03001627": ["aa", "bb"]}}', shapenet.read_split_json),
-        Sample("objaverse", "object-paths.json.gz", _gz({"u": "glbs/0/u.glb"}), _objects, binary=True, accepts=frozenset({"cut by a byte"})),
+        Sample("objaverse", "object-paths.json.gz", _gz({"u": "glbs/0/u.glb"}), _objects, binary=True),
         Sample("objaverse annotations", "0.json.gz", _gz({"u": {"name": "x"}}), objaverse.read_annotations, binary=True),
         Sample("3d-front", "house.json", json.dumps(house()).encode(), threed_front.read_house),
-        Sample("3d-future", "model_info.json", b'[{"model_id": "m", "category": "Bed", "super-category": null}]', threed_front.read_categories),
-        Sample("srn", "intrinsics.txt", b"131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n", _srn, _srn_beside(), accepts=text),
-        Sample("srn pose", "pose/0.txt", _srn_beside()["pose/0.txt"], _srn_pose, _srn_beside() | {"intrinsics.txt": b"131.25 64. 64. 0.\n128 128\n"}),
+        Sample("3d-future", "model_info.json", b'[{"model_id": "m", "category": "Bed"}]', threed_front.read_categories),
+        Sample("srn", "intrinsics.txt", SRN["intrinsics.txt"], _srn, SRN, accepts=text),
+        Sample("srn pose", "pose/0.txt", SRN["pose/0.txt"], _srn_pose, SRN, accepts=LAST),
         Sample("ava256", "camera_calibration.json", calibration_bytes(), ava256.read_calibration),
-        Sample("ava256 frames", "frame_list.csv", b"seg_id,frame_id\nEXP_a,12\nEXP_a,15\n", ava256.read_frames, accepts=text | {"cut in half"}),
+        Sample("ava256 frames", "frame_list.csv", b"seg_id,frame_id\nEXP_a,12\nEXP_a,15\n", ava256.read_frames, accepts=LINES),
     ]  # fmt: skip
-
-
-_ANY_TEXT = frozenset({"cut by a byte", "twice", "cut in half", "cut to nine bytes", "reversed"})
 
 
 def hdf5_samples() -> list[Sample]:
     """Apart, because h5py may be absent."""
-    return [Sample("modelnet h5", "a.h5", h5_bytes(), lambda path: modelnet.read_h5(path, 40), binary=True, accepts=frozenset({"twice"}))]  # fmt: skip
+    return [
+        Sample("modelnet h5", "a.h5", h5_bytes(), lambda path: modelnet.read_h5(path, 40), binary=True, accepts=TWICE)
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- writers
@@ -313,7 +320,7 @@ def _colmap_samples() -> list[Sample]:
     found = []
     for files, binary in ((colmap_binary(), True), (colmap_text(), False)):
         for name, content in files.items():
-            accepts = frozenset() if binary else frozenset({"cut by a byte"})
+            accepts = frozenset() if binary else LAST
             if name == "cameras.txt":
                 accepts |= {"twice"}
             if name == "points3D.txt":
@@ -398,11 +405,6 @@ def house() -> dict[str, Any]:
     ]
     room = {"instanceid": "MasterBedroom-1", "type": "MasterBedroom", "children": children}
     return {"uid": "house", "furniture": furniture, "mesh": [floor], "scene": {"room": [room]}}
-
-
-def _srn_beside() -> dict[str, bytes]:
-    pose = "1 0 0 0.5 0 1 0 0 0 0 1 -1.3 0 0 0 1\n"
-    return {"rgb/0.png": b"", "pose/0.txt": pose.encode()}
 
 
 def calibration_bytes() -> bytes:
