@@ -13,7 +13,7 @@ from adlbench.datasets.formats.files import AGAIN, check_indices, read_json
 
 class BodyParts(NamedTuple):
     names: tuple[str, ...]  # K, in alphabetical order
-    members: np.ndarray  # bool [V, K]; a few vertices on a seam belong to two parts
+    members: np.ndarray  # bool [V, K]; a few vertices on a seam belong to two or three parts
 
     @property
     def labels(self) -> np.ndarray:
