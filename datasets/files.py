@@ -53,7 +53,7 @@ class FileSplit(Split):
             digest.update(f"{path.relative_to(self._root)} {file_digest(path)}".encode())
         for field, value in sorted(self._arrays.items()):
             digest.update(f"{name}/{field} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(np.ascontiguousarray(value.numpy()).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(value.numpy()).data)
 
 
 def decoded(length: int, decode: Callable[[int], Mapping[str, np.ndarray]], **arrays: np.ndarray) -> ArraySplit:

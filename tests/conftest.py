@@ -10,7 +10,8 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS / "benchmark"), str(TESTS / "datasets")]  # the plug-in package `toybench`, samples of formats
+sys.path[:0] = [str(TESTS), str(TESTS / "datasets")]  # `fuzz_formats`, `formats_*`
+sys.path.insert(0, str(TESTS / "benchmark"))  # the plug-in package `toybench`
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS / "benchmark"), os.environ.get("PYTHONPATH", "")]).rstrip(
     os.pathsep
 )

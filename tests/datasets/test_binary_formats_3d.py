@@ -7,10 +7,10 @@ import random
 import tempfile
 from pathlib import Path
 
+import formats_3d as make
 import numpy as np
 import pytest
-import samples_3d as make
-from samples_3d import Sample, samples
+from formats_3d import Sample, samples
 from test_damage_3d import corrupt
 
 hypothesis = pytest.importorskip("hypothesis")

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import formats_3d as make
 import numpy as np
 import pytest
-import samples_3d as make
-from samples_3d import Sample, samples
+from formats_3d import Sample, samples
 
 from adlbench.benchmark.api import DataError
 

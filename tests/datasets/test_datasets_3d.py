@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import formats_3d as make
 import numpy as np
 import pytest
-import samples_3d as make
 from PIL import Image
 
 from adlbench.benchmark.api import DataError, Dataset, Modality

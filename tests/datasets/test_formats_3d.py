@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import formats_3d as make
 import numpy as np
 import pytest
-import samples_3d as make
 
 from adlbench.benchmark.api import DataError
 from adlbench.datasets.formats import (

@@ -8,6 +8,7 @@ import json
 import struct
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -455,3 +456,21 @@ def _srn(path: Path) -> srn.Views:
 
 def _srn_pose(path: Path) -> srn.Views:
     return srn.read_views(path.parent.parent)
+
+
+# ------------------------------------------------------------------------------------------------------------- fuzzing
+class Format(NamedTuple):
+    """As ``tests/fuzz_formats.py`` takes them: files for an empty folder, one of which is damaged, and how they are read."""
+
+    name: str
+    files: dict[str, bytes]
+    read: Callable[[Path], Any]  # of the folder
+
+
+def whole(sample: Sample) -> Format:
+    return Format(
+        sample.name, {**sample.beside, sample.file: sample.content}, lambda folder: sample.read(folder / sample.file)
+    )
+
+
+FORMATS = [whole(sample) for sample in samples() + (hdf5_samples() if find_spec("h5py") else [])]
