@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from adlbench.benchmark.api import DataError
+from adlbench.datasets.formats.files import inside
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # the same camera: y turns down, z turns forward
 
@@ -25,6 +26,7 @@ class Frames:
     camera_angle_x: float  # horizontal field of view, radians
     camera_to_world: np.ndarray  # float64 [N, 4, 4], OpenGL axes, as in the file
     images: tuple[Path, ...]  # N paths
+    times: np.ndarray | None = None  # float64 [N], where every frame has one (the moving scenes of D-NeRF)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,6 +47,7 @@ def read_frames(path: Path) -> Frames:
         frames = list(content["frames"])
         names = [str(frame["file_path"]) for frame in frames]
         matrices = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64).reshape(-1, 4, 4)
+        times = np.array([float(frame["time"]) for frame in frames if "time" in frame])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not a Blender transforms file ({type(error).__name__}: {error}); it needs camera_angle_x and "
@@ -62,11 +65,14 @@ def read_frames(path: Path) -> Frames:
             raise DataError(
                 f"{path}: the transform_matrix of frame {name!r} is not a rigid motion; export the scene without scale"
             )
-    return Frames(angle, matrices, tuple(_image_path(path.parent, name) for name in names))
+    if len(times) not in (0, len(names)) or not np.isfinite(times).all():
+        raise DataError(f"{path}: {len(times)} of {len(names)} frames have a time; every frame must have one, or none")
+    images = tuple(_image_path(path, name) for name in names)
+    return Frames(angle, matrices, images, times if len(times) else None)
 
 
-def _image_path(folder: Path, name: str) -> Path:
-    path = folder / name
+def _image_path(transforms: Path, name: str) -> Path:
+    path = inside(transforms.parent, name, transforms)
     # the published files leave the ending away; names such as "r_0.5" must not lose theirs
     return path if path.suffix.lower() in {".png", ".jpg", ".jpeg"} else path.with_name(path.name + ".png")
 

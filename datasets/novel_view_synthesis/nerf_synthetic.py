@@ -15,11 +15,12 @@ WHITE = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class NerfSynthetic(Dataset):
-    """Instances are the scenes found below ``<data root>/nerf_synthetic``; items are views, composited on white.
+    """Instances are the scenes found below ``folder``; items are views, composited on white.
 
     The test split is ``transforms_test.json`` as it is there, the validation split is not used.
     """
 
+    folder: str = "nerf_synthetic"  # below the data root
     downscale: int = 1  # each pixel is the mean of downscale x downscale pixels of the file
 
     def instances(self) -> tuple[str, ...]:
@@ -30,6 +31,12 @@ class NerfSynthetic(Dataset):
         if any(self._folder.glob("*/transforms_train.json")):
             return None
         return f"put the scenes (lego/transforms_train.json, lego/train/r_0.png, ...) into {self._folder}"
+
+    def sources(self) -> tuple[Path, ...]:
+        frames = (self._frames(scene, split) for scene in self.instances() for split in ("train", "test"))
+        return tuple(sorted(self._folder.glob("*/transforms_t*.json"))) + tuple(
+            path for part in frames for path in part.images
+        )
 
     def schema(self, instance: str = "all") -> DataSchema:
         train, test = self._frames(instance, "train"), self._frames(instance, "test")
@@ -51,7 +58,7 @@ class NerfSynthetic(Dataset):
 
     @property
     def _folder(self) -> Path:
-        return data_root() / "nerf_synthetic"
+        return data_root() / self.folder
 
     def _frames(self, instance: str, split: str) -> blender.Frames:
         if not (self._folder / instance).is_dir():
