@@ -10,6 +10,16 @@ field               one item                       meaning
 ==================  =============================  =====================================================================
 ``image``           uint8 [C, H, W]                an image; in posed images [H, W, 3], composited on ``schema.background``
 ``label``           int64 []                       index into ``schema.classes``
+``target_image``    uint8 [C, H, W]                what ``image`` is to be translated to
+``mask``            uint8 [H, W]                   class of each pixel, index into ``schema.classes``; 255 is unlabelled
+``instance``        int32 [H, W]                   object of each pixel, counted from 1 within the image; 0 is none
+``boxes``           float32 [M, 4]                 left, top, right, bottom in pixels of ``image``; 0 where there is none
+``box_label``       int64 [M]                      index into ``schema.classes``; -1 where there is no box
+``box_crowd``       bool [M]                       a group in one box: neither to be found nor wrong when found (COCO)
+``box_mask``        bool [M, H, W]                 the pixels of the object in the box
+``attributes``      bool [A]                       which of ``schema.attributes`` the item has
+``tokens``          int64 [T + 1]                  indices into ``schema.vocabulary``; the last is the next item's first
+``captions``        uint8 [K, B]                   K sentences about ``image``, UTF-8, filled up with 0
 ``points``          float32 [P, 3]                 a point cloud
 ``normals``         float32 [P, 3]                 unit normals of ``points``
 ``point_label``     int64 [P]                      index into ``schema.parts``
@@ -57,6 +67,7 @@ class Modality(StrEnum):
     POINTS = "points"
     POSED_IMAGES = "posed_images"  # one scene: the items are its views
     FIELD = "field"  # one signal: the items are its samples
+    TEXT = "text"  # one text: the items are its windows, in order
     SHAPE = "shape"  # items are shapes, each with samples of its signed distance
 
 
@@ -79,6 +90,8 @@ class DataSchema:
     num_test: int
     classes: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()  # of ``tokens``
     channels: int = 0
     image_size: tuple[int, int] = (0, 0)  # (height, width)
     num_points: int = 0
@@ -101,6 +114,12 @@ class Split(ABC):
 
     def all(self) -> dict[str, Tensor]:
         return self.batch(np.arange(len(self)))
+
+    def feed(self, digest: hashlib._Hash, name: str, file_digest: Callable[[Path], str]) -> None:
+        """Feed ``digest`` with all that the items depend on. A split that decodes files on demand feeds their digests."""
+        for field, value in sorted(self.all().items()):
+            digest.update(f"{name}/{field} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(np.ascontiguousarray(value.numpy()).data)
 
 
 class ArraySplit(Split):
@@ -174,14 +193,31 @@ class Dataset(ABC):
     def load(self, instance: str, split: str) -> Split:
         """The items of ``split`` ("train" or "test"). Official splits, never re-drawn."""
 
-    def fingerprint(self, instance: str = "all") -> str:
-        """sha256 over names, types, shapes and bytes of both splits."""
+    def sources(self) -> tuple[Path, ...]:
+        """The files below the data root that ``load`` reads. Their sha256 are noted by ``adlbench data prepare``."""
+        return ()
+
+    def fingerprint(
+        self,
+        instance: str = "all",
+        splits: Mapping[str, Split] | None = None,
+        file_digest: Callable[[Path], str] | None = None,
+    ) -> str:
+        """sha256 over names, types, shapes and bytes of both splits, which are loaded unless they are given."""
         digest = hashlib.sha256()
         for split in ("train", "test"):
-            for name, value in sorted(self.load(instance, split).all().items()):
-                digest.update(f"{split}/{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+            items = splits[split] if splits is not None else self.load(instance, split)
+            items.feed(digest, split, file_digest or file_sha256)
         return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Raises DataError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); put it there again") from None
 
 
 def data_root() -> Path:
