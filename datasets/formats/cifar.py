@@ -28,10 +28,11 @@ RECONSTRUCT = frozenset((f"numpy.{core}.multiarray", "_reconstruct") for core in
 FROM_BUFFER = frozenset((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core"))
 ALLOWED = RECONSTRUCT | FROM_BUFFER | {("numpy", "ndarray"), ("numpy", "dtype"), LATIN}
 VALUES = frozenset(
-    {"BININT", "BININT1", "BININT2", "INT", "LONG1", "NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"}
+    {"BININT", "BININT1", "BININT2", "INT", "LONG1", "BINFLOAT"}
     | {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
     | {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 )
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 IGNORED = frozenset({"PROTO", "FRAME"})
 
 
@@ -70,13 +71,13 @@ def read_cifar_pickle(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes; no CIFAR batch is that large")
     try:
         value = _run(path.read_bytes(), path)
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}, not a dict")
+        return {_text(key): _plain(item, path) for key, item in value.items()}
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged or no CIFAR batch ({type(error).__name__}: {str(error)[:120]}); fetch it again"
         ) from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} holds a {type(value).__name__}, not a dict; it is no CIFAR batch: fetch it again")
-    return {_text(key): _plain(item, path) for key, item in value.items()}
 
 
 @dataclass
@@ -106,6 +107,8 @@ def _run(content: bytes, path: Path) -> Any:
         name = opcode.name
         if name in VALUES:
             stack.append(argument)
+        elif name in CONSTANTS:
+            stack.append(CONSTANTS[name])
         elif name in ("SHORT_BINSTRING", "BINSTRING", "STRING"):
             stack.append(argument.encode("latin-1"))  # a string of Python 2 is bytes
         elif name == "MARK":
@@ -148,7 +151,9 @@ def _run(content: bytes, path: Path) -> Any:
             stack.append(_Name(module, attribute))
         elif name == "REDUCE":
             function, arguments = _typed(stack[-2], _Name), _typed(stack[-1], tuple)
-            stack[-2:] = [_Object((function.module, function.name), arguments)]
+            called = (function.module, function.name)
+            text = called == LATIN and _typed(arguments[0], str).encode("latin-1")  # Python 3's bytes for Python 2
+            stack[-2:] = [text if called == LATIN else _Object(called, arguments)]
         elif name == "BUILD":
             state = stack.pop()
             _typed(stack[-1], _Object).state = state
@@ -214,8 +219,8 @@ def _array(value: _Object, path: Path) -> np.ndarray:
         fortran = order == "F"
     else:
         raise ValueError("an object is no array")
-    if isinstance(raw, _Object) and raw.function == LATIN:
-        raw = _typed(raw.arguments[0], str).encode("latin-1")
+    if not isinstance(raw, (bytes, bytearray)):
+        raise ValueError("the content of an array is not bytes")
     kind = _text(_typed(dtype, _Object).arguments[0])
     if kind not in ("u1", "|u1", "uint8"):
         raise ValueError(f"an array is of {kind[:20]!r}, not of bytes")

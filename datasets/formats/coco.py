@@ -113,21 +113,24 @@ def _shape(file: _File, value: Any, where: str, height: int, width: int) -> tupl
         file.fail(where, f"a segmentation is neither polygons nor a run-length mask of size [{height}, {width}]")
     counts = value.get("counts")
     if isinstance(counts, str):
-        counts = _counts(file, counts, where)
+        try:
+            counts = _decompress(counts)
+        except ValueError as error:
+            file.fail(where, str(error))
     runs = np.array(file.numbers({"counts": counts}, "counts", where), dtype=np.float64)
     if (runs < 0).any() or runs.sum() != height * width or (runs % 1).any():
         file.fail(where, f"the runs of a mask do not add up to {height} x {width} pixels")
     return runs.astype(np.int64)
 
 
-def _counts(file: _File, text: str, where: str) -> list[int]:
+def _decompress(text: str) -> list[int]:
     """COCO's compressed counts: six bits a character, five of them number, and differences to the count before last."""
     counts: list[int] = []
     value = shift = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 60:
-            file.fail(where, f"the character {character!r} does not occur in compressed counts")
+            raise ValueError(f"the character {character!r} does not occur there in compressed counts")
         value |= (code & 31) << shift
         shift += 5
         if not code & 32:
@@ -136,23 +139,23 @@ def _counts(file: _File, text: str, where: str) -> list[int]:
             counts.append(value + counts[-2] if len(counts) > 2 else value)
             value = shift = 0
     if shift:
-        file.fail(where, "compressed counts end within a number")
+        raise ValueError("compressed counts end within a number")
     return counts
 
 
 def object_mask(shape: tuple[np.ndarray, ...] | np.ndarray, height: int, width: int) -> np.ndarray:
     """bool [H, W] of one object: COCO's own rasterisation of polygons (pycocotools), or the runs of its mask."""
-    if isinstance(shape, np.ndarray):
-        values = np.arange(len(shape)) % 2 == 1  # the first run is outside
-        return np.repeat(values, shape).reshape(width, height).T
-    if not shape:
-        return np.zeros((height, width), dtype=bool)
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise DataError("masks from polygons need pycocotools: pip install 'adlbench[coco]'") from None
-    runs = mask.merge(mask.frPyObjects([polygon.ravel().tolist() for polygon in shape], height, width))
-    return np.asarray(mask.decode(runs), dtype=bool)
+    if isinstance(shape, tuple):
+        if not shape:
+            return np.zeros((height, width), dtype=bool)
+        try:
+            from pycocotools import mask
+        except ImportError:
+            raise DataError("masks from polygons need pycocotools: pip install 'adlbench[coco]'") from None
+        merged = mask.merge(mask.frPyObjects([polygon.ravel().tolist() for polygon in shape], height, width))
+        shape = np.array(_decompress(merged["counts"].decode()), dtype=np.int64)
+    values = np.arange(len(shape)) % 2 == 1  # the first run is outside
+    return np.repeat(values, shape).reshape(width, height).T
 
 
 def read_coco_panoptic(path: Path) -> CocoPanoptic:
