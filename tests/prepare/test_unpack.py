@@ -23,7 +23,7 @@ def make_zip(path: Path, files: dict[str, bytes], mode: int = 0) -> Path:
         for name, content in files.items():
             member = zipfile.ZipInfo(name)
             member.external_attr = mode << 16
-            archive.writestr(member, content)
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
     return path
 
 
