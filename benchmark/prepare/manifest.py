@@ -63,12 +63,13 @@ class Manifest:
 
     def write(self, paths: Sequence[Path]) -> None:
         """Note what ``paths`` hold now, in place of all earlier notes."""
-        self.notes = {}
+        notes = {}
         for path in paths:
-            status = path.stat()
-            self.notes[self._key(path)] = Note(file_sha256(path), status.st_size, status.st_mtime_ns)
+            digest, status = self.digest(path), path.stat()
+            notes[self._key(path)] = Note(digest, status.st_size, status.st_mtime_ns)
+        self.notes = notes
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {key: asdict(note) for key, note in sorted(self.notes.items())})
+        write_json(self.path, {key: asdict(note) for key, note in sorted(notes.items())})
 
     def _key(self, path: Path) -> str:
         absolute = path.absolute()

@@ -43,7 +43,9 @@ def prepare(
         raise DataError(f"{missing}. {spec.how_to_get}".rstrip(". "))
     dataset.prepare()
     manifest, sources = Manifest(spec.name), dataset.sources()
-    if manifest.notes and not renew:
+    if renew:
+        manifest.notes = {}
+    elif manifest.notes:
         _raise_if_damaged(spec, manifest, dataset)
     if sources:
         manifest.write(sources)

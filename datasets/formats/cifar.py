@@ -51,7 +51,7 @@ def read_cifar_batch(path: Path, labels: str = "labels") -> tuple[np.ndarray, np
         raise DataError(f"{path} holds {len(data)} images and {len(label)} labels; fetch it again")
     wrong = [place for place, value in enumerate(label) if type(value) is not int or not 0 <= value < 1000]
     if wrong:
-        raise DataError(f"{path}: label {wrong[0]} is {str(label[wrong[0]])[:20]!r}, not a class; fetch it again")
+        raise DataError(f"{path}: label {wrong[0]} of {len(label)} is not the number of a class; fetch it again")
     return data.reshape(-1, 3, 32, 32), np.array(label, dtype=np.int64)
 
 
@@ -143,9 +143,10 @@ def _run(content: bytes, path: Path) -> Any:
             module, attribute = argument.split(" ", 1) if name == "GLOBAL" else _top(stack, 2)
             if name == "STACK_GLOBAL":
                 del stack[-2:]
+            module, attribute = _typed(module, str), _typed(attribute, str)
             if (module, attribute) not in ALLOWED:
                 raise DataError(
-                    f"{path} asks for {str(module)[:60]}.{str(attribute)[:60]} at byte {position:,}, which no CIFAR batch "
+                    f"{path} asks for {module[:60]}.{attribute[:60]} at byte {position:,}, which no CIFAR batch "
                     "needs; nothing of it was run. Do not trust this file"
                 )
             stack.append(_Name(module, attribute))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import IO
 
@@ -110,9 +109,7 @@ class _opened:
         if isinstance(self.source, Path) and not self.source.is_file():
             raise DataError(f"{self.source} does not exist; put the image there")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
-                self.image = Image.open(self.source, formats=FORMATS)
+            self.image = Image.open(self.source, formats=FORMATS)
             if self.image.width * self.image.height > MAX_PIXELS:
                 raise DataError(
                     f"{self.name} announces {self.image.width}x{self.image.height} pixels, more than {MAX_PIXELS:,}; "
@@ -139,6 +136,8 @@ class _opened:
 def _convert(image: Image.Image, name: str, mode: str) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow's own conversion of 16 bits would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way
     return image.convert(mode)
 
 

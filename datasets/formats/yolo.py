@@ -44,9 +44,7 @@ def read_yolo_classes(path: Path, key: str = "names") -> dict[int, str]:
         raise DataError(f"{path} has no {key!r} with 1 to {MAX_CLASSES} classes; fetch it again")
     for number, name in names.items():
         if type(number) is not int or not 0 <= number < 1 << 31 or not isinstance(name, str):
-            raise DataError(
-                f"{path}: {str(number)[:20]!r} with {str(name)[:40]!r} is not a number and a name of a class"
-            )
+            raise DataError(f"{path}: an entry of {key!r} is not a number and the name of a class; correct it")
     return dict(sorted(names.items()))
 
 

@@ -47,6 +47,21 @@ def test_what_pickle_wrote_is_read(tmp_path: Path, count: int, protocol: int, or
     assert (image.dtype, label.dtype) == (np.uint8, np.int64)
 
 
+def test_as_python_2_wrote_it(tmp_path: Path) -> None:
+    """The published files: strings of Python 2, numpy.core, no bytes at all. Written by hand, instruction by instruction."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87Rq\x07"
+    dtype = b"cnumpy\ndtype\nq\x08U\x02u1K\x00K\x01\x87Rq\x09(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    state = b"(K\x01K\x02M\x00\x0c\x86" + dtype + b"\x89T" + struct.pack("<I", pixels.size) + pixels.tobytes() + b"tb"
+    labels = b"U\x06labelsq\x02]q\x03(K\x06K\x09e"
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(b"\x80\x02}q\x01(" + labels + b"U\x04dataq\x04" + array + state + b"u.")
+    assert (pickle.loads(path.read_bytes(), encoding="bytes")[b"data"] == pixels).all()  # a pickle, for pickle too
+    image, label = read_cifar_batch(path)
+    assert (image.reshape(2, 3072) == pixels).all()
+    assert label.tolist() == [6, 9]
+
+
 @QUICK
 @given(position=st.integers(0, 400), value=st.integers(0, 255))
 def test_another_byte_is_read_or_refused(tmp_path: Path, position: int, value: int) -> None:
@@ -112,9 +127,13 @@ def nested(depth: int) -> bytes:
     return b"\x80\x02" + b"(" * depth + b"t" * depth + b"."
 
 
-def hash_bomb() -> bytes:
-    """A dict whose key is a tuple of itself, sixty times over: its hash would take 2^60 steps."""
-    return b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 60 + b"K\x01s."
+def hash_bomb(end: bytes = b"K\x01s.") -> bytes:
+    """A key that is a pair of the same pair, sixty times over: to hash it, or to print it, would take 2^60 steps."""
+    return b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 60 + end
+
+
+def data_of_one() -> bytes:
+    return pickle.dumps(np.zeros((1, 3072), np.uint8), 2)[2:-1]
 
 
 DAMAGED = {
@@ -146,8 +165,14 @@ DAMAGED = {
     "announces 4 GB": b"\x80\x02}B\xff\xff\xff\xff.",
     "announces 2^62 bytes": b"\x80\x04}\x8e" + struct.pack("<Q", 1 << 62) + b".",
     "a memo of 2^31 entries": b"\x80\x02}r\xff\xff\xff\x7f.",
-    "nested a million deep": nested(1_000_000),
+    "nested 50,000 deep": nested(50_000),
     "a key that hashes for ever": hash_bomb(),
+    "a name that hashes for ever": hash_bomb(b"q\x01h\x01\x93."),
+    "a label that prints for ever": b"\x80\x02}(U\x06labels]("
+    + hash_bomb(b"")[3:]
+    + b"eU\x04data"
+    + data_of_one()
+    + b"u.",
     "values are missing": b"\x80\x02s.",
     "a mark is missing": b"\x80\x02}u.",
     "something not in the memo": b"\x80\x02h\x05.",

@@ -51,7 +51,7 @@ def boxes(path: Path) -> Any:
 
 def test_yolo(tmp_path: Path) -> None:
     path = tmp_path / "1.txt"
-    path.write_text("17 0.5 0.4 0.2 0.4\n\n0 0 0 1 1\r\n")
+    path.write_text("17 0.5 0.4 0.2 0.4\n\n0 0.25 0.25 0.5 0.5\r\n")
     found = boxes(path)
     np.testing.assert_allclose(found.boxes, [[0.4, 0.2, 0.6, 0.6], [0, 0, 0.5, 0.5]], atol=1e-7)
     assert found.label.tolist() == [1, 0]
