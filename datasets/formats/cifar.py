@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ def read_cifar_pickle(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes; no CIFAR batch is that large")
     try:
-        value = _run(path.read_bytes(), path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in damaged strings
+            value = _run(path.read_bytes(), path)
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not a dict")
         return {_text(key): _plain(item, path) for key, item in value.items()}
