@@ -45,7 +45,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None) -> list[Pa
     allowed = min(allowed, shutil.disk_usage(folder).free)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as beside:
         try:
-            members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+            members = _zip_members if _magic(archive) == b"PK" else _tar_members
             names = _write(archive, members(archive, allowed), Path(beside), allowed)
         except DAMAGE as error:
             raise DataError(f"{archive} is damaged ({str(error) or type(error).__name__}); fetch it again") from None
@@ -82,6 +82,11 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
+def _magic(archive: Path) -> bytes:
+    with archive.open("rb") as file:
+        return file.read(2)
+
+
 def _zip_members(archive: Path, allowed: int) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
@@ -99,9 +104,7 @@ def _zip_members(archive: Path, allowed: int) -> Iterator[tuple[str, IO[bytes]]]
 
 
 def _tar_members(archive: Path, allowed: int) -> Iterator[tuple[str, IO[bytes]]]:
-    with archive.open("rb") as file:
-        magic = file.read(2)
-    opener = OPENERS.get(magic, open)
+    opener = OPENERS.get(_magic(archive), open)
     with cast(IO[bytes], opener(archive, "rb")) as plain:
         stream = _Bounded(plain, allowed + (1 << 20) + allowed // 4, archive)  # headers and padding beside the content
         with tarfile.open(fileobj=cast(Any, stream), mode="r|") as opened:
