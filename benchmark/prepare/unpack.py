@@ -48,7 +48,9 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None) -> list[Pa
             members = _zip_members if _magic(archive) == b"PK" else _tar_members
             names = _write(archive, members(archive, allowed), Path(beside), allowed)
         except DAMAGE as error:
-            raise DataError(f"{archive} is damaged ({str(error) or type(error).__name__}); fetch it again") from None
+            raise DataError(
+                f"{archive} is damaged ({str(error)[:160] or type(error).__name__}); fetch it again"
+            ) from None
         except OSError as error:
             raise DataError(f"{archive} cannot be unpacked into {folder} ({error})") from None
         return _move(archive, names, Path(beside), folder)

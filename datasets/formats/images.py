@@ -129,7 +129,7 @@ class _opened:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: BaseException) -> DataError:
-        text = (str(error) or type(error).__name__).replace(str(self.source), "the file")
+        text = (str(error) or type(error).__name__).replace(str(self.source), "the file")[:160]
         return DataError(f"{self.name} cannot be read as an image ({text}); replace or remove the file")
 
 

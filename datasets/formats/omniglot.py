@@ -54,7 +54,7 @@ def read_omniglot(path: Path) -> Drawings:
             for index, (_, _, member) in enumerate(members):
                 image[index] = _picture(path, archive, member)
     except DAMAGE as error:
-        raise DataError(f"{path} is damaged ({str(error) or type(error).__name__}); fetch it again") from None
+        raise DataError(f"{path} is damaged ({str(error)[:160] or type(error).__name__}); fetch it again") from None
     label = np.array([place[name] for name, _, _ in members], dtype=np.int64)
     return Drawings(image, label, np.array([drawer for _, drawer, _ in members], dtype=np.int64), classes)
 

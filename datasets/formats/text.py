@@ -45,7 +45,9 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     try:
         return json.loads(read_text(path, max_bytes), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); it is damaged or another file: fetch it again") from None
+        raise DataError(
+            f"{path} is not JSON ({str(error)[:160]}); it is damaged or another file: fetch it again"
+        ) from None
 
 
 def characters(text: str) -> tuple[str, ...]:
