@@ -136,6 +136,12 @@ class Split(ABC):
         """Every item, to be read and not written: the memory may be the split's own."""
         return self.batch(np.arange(len(self)))
 
+    def feed(self, digest: hashlib._Hash, name: str, file_digest: Callable[[Path], str]) -> None:
+        """Feed ``digest`` with all that the items depend on. A split that decodes files on demand feeds their digests."""
+        for field, value in sorted(self.all().items()):
+            digest.update(f"{name}/{field} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(np.ascontiguousarray(value.numpy()).data)
+
 
 class ArraySplit(Split):
     """A split that lies in memory or in mapped files: every field a tensor (or array) with the items along its first
@@ -215,14 +221,31 @@ class Dataset(ABC):
     def load(self, instance: str, split: str) -> Split:
         """The items of ``split`` ("train" or "test"). Official splits, never re-drawn."""
 
-    def fingerprint(self, instance: str = "all") -> str:
-        """sha256 over names, types, shapes and bytes of both splits."""
+    def sources(self) -> tuple[Path, ...]:
+        """The files below the data root that ``load`` reads. Their sha256 are noted by ``adlbench data prepare``."""
+        return ()
+
+    def fingerprint(
+        self,
+        instance: str = "all",
+        splits: Mapping[str, Split] | None = None,
+        file_digest: Callable[[Path], str] | None = None,
+    ) -> str:
+        """sha256 over names, types, shapes and bytes of both splits, which are loaded unless they are given."""
         digest = hashlib.sha256()
         for split in ("train", "test"):
-            for name, value in sorted(self.load(instance, split).all().items()):
-                digest.update(f"{split}/{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+            items = splits[split] if splits is not None else self.load(instance, split)
+            items.feed(digest, split, file_digest or file_sha256)
         return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Raises DataError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); put it there again") from None
 
 
 def data_root() -> Path:

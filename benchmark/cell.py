@@ -36,6 +36,7 @@ from adlbench.benchmark.config import build_dataset, build_evaluator, build_meth
 from adlbench.benchmark.context import CellContext, derive_seed
 from adlbench.benchmark.exhibits import write_exhibits
 from adlbench.benchmark.plan import CellSpec
+from adlbench.benchmark.prepare.manifest import Manifest
 from adlbench.benchmark.records import (
     Latency,
     Record,
@@ -197,9 +198,8 @@ def load_data(spec: CellSpec) -> EvaluationData:
     splits = {split: dataset.load(spec.instance, split) for split in ("train", "test")}
     for split, items in splits.items():
         check_split(items, f"{name}, {split} split")
-    return EvaluationData(
-        dataset.schema(spec.instance), splits["train"], splits["test"], dataset.fingerprint(spec.instance)
-    )
+    fingerprint = dataset.fingerprint(spec.instance, splits, Manifest(spec.dataset.name).digest)
+    return EvaluationData(dataset.schema(spec.instance), splits["train"], splits["test"], fingerprint)
 
 
 def check_split(items: Split, name: str) -> None:

@@ -44,6 +44,19 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class DownloadSpec:
+    """A published file. ``adlbench data prepare`` fetches it where it is missing."""
+
+    url: str
+    sha256: str
+    path: str  # where it goes, below the data root
+    size: int = 0  # bytes; 0: not known
+    unpack: str = ""  # the folder below the data root that the archive is unpacked into
+    gives: str = ""  # what is there below the data root once it is unpacked
+    __pydantic_config__ = _FORBID
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
     name: str
     target: str
@@ -55,6 +68,7 @@ class DatasetSpec:
     size: str = ""
     generated: bool = False
     how_to_get: str = ""
+    downloads: tuple[DownloadSpec, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__ = _FORBID
 

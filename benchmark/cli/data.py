@@ -1,13 +1,14 @@
 """List, prepare and verify datasets.
 
 adlbench data list
-adlbench data prepare NAME...     download or generate; says what to put where when it cannot
-adlbench data verify NAME...      load both splits, check them against the schema, print the fingerprint
+adlbench data prepare NAME...     download or generate, note the sha256 of the files; says what to put where when it cannot
+adlbench data verify NAME...      compare the files with the notes, load both splits, print the fingerprint
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from adlbench.benchmark.cli.common import print_json
 
@@ -15,11 +16,15 @@ from adlbench.benchmark.cli.common import print_json
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "prepare", "verify"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="datasets; default: all of them")
+    parser.add_argument(
+        "--renew", action="store_true", help="prepare: the files were changed on purpose, note them anew"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.config import Catalog, build_dataset
+    from adlbench.benchmark.prepare.prepare import prepare, verify
 
     catalog = Catalog()
     rows, failed = [], False
@@ -33,39 +38,42 @@ def run(args: argparse.Namespace) -> int:
             "licence": spec.licence,
         }
         try:
-            if args.action == "prepare":
-                dataset.prepare()
             row["missing"] = dataset.missing()
+            if args.action == "prepare" and (args.names or row["missing"] is None):
+                row["notes"] = prepare(spec, dataset, _Bar(), args.renew)
+                row["missing"] = None
             if row["missing"] is None and args.action == "verify":
-                row["instances"] = {instance: _verify(dataset, instance) for instance in dataset.instances()}
+                verified = verify(spec, dataset)
+                row["instances"], row["notes"] = verified.instances, verified.notes
         except AdlbenchError as error:
             row["error"] = str(error)
         failed |= "error" in row or (bool(row.get("missing")) and bool(args.names))
         rows.append(row)
         if not args.json:
-            state = row.get("error") or (f"missing: {row['missing']}" if row["missing"] else "ready")
-            print(f"{name:<20} {spec.title}\n{'':<20} {state}")
-            for instance, found in (row.get("instances") or {}).items():  # type: ignore[attr-defined]
-                print(
-                    f"{'':<20} {instance}: {found['train']} train, {found['test']} test, sha256 {found['fingerprint'][:16]}"
-                )
+            _print(name, spec.title, row)
     if args.json:
         print_json(rows)
     return 1 if failed else 0
 
 
-def _verify(dataset, instance: str) -> dict[str, object]:  # type: ignore[no-untyped-def]
-    from adlbench.benchmark.api import DataError
-    from adlbench.benchmark.cell import check_split
+def _print(name: str, title: str, row: dict) -> None:  # type: ignore[type-arg]
+    state = row.get("error") or (f"missing: {row['missing']}" if row["missing"] else "ready")
+    print(f"{name:<20} {title}\n{'':<20} {state}")
+    for instance, found in (row.get("instances") or {}).items():
+        print(f"{'':<20} {instance}: {found['train']} train, {found['test']} test, sha256 {found['fingerprint'][:16]}")
+    for note in row.get("notes") or ():
+        print(f"{'':<20} note: {note}")
 
-    schema = dataset.schema(instance)
-    splits = {split: dataset.load(instance, split) for split in ("train", "test")}
-    for name, items in splits.items():
-        check_split(items, f"{instance}, {name} split")
-        promised = schema.num_train if name == "train" else schema.num_test
-        if len(items) != promised:
-            raise DataError(f"{instance}: the {name} split has {len(items)} items and its schema says {promised}")
-        absent = set(schema.fields) - set(items.batch([0]))
-        if absent:
-            raise DataError(f"{instance}: the {name} split lacks {', '.join(sorted(absent))}, which its schema names")
-    return {"train": len(splits["train"]), "test": len(splits["test"]), "fingerprint": dataset.fingerprint(instance)}
+
+class _Bar:
+    """One line on the terminal, rewritten at each percent."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        share = f"{100 * done // total} %" if total else f"{done >> 20} MiB"
+        line = f"{what}: {share} of {total >> 20} MiB" if total else f"{what}: {share}"
+        if line != self._shown and sys.stderr.isatty():
+            print(f"\r{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        self._shown = line

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Dataset, Modality, data_root
-
-SUFFIXES = (".jpeg", ".jpg", ".pgm", ".png", ".ppm")
+from adlbench.benchmark.api import DataError, DataSchema, Dataset, Modality, Split, data_root
+from adlbench.datasets.files import FileSplit, decoded
+from adlbench.datasets.formats.images import SUFFIXES, list_classes, list_images, read_image
 
 
 @dataclass
 class ImageFolder(Dataset):
-    """Classes are the folders of the training split, by name. Images are read into memory, as uint8."""
+    """Classes are the folders of the training split, by name. Images are uint8, read into memory or when asked for."""
 
     path: str = "images"  # below the data root, or absolute
     train: str = "train"  # the folder of that split
     test: str = "test"
     size: int = 0  # pixels a side: the shorter side is scaled to it and the middle kept; 0 leaves images as they are
     grey: bool = False  # one channel instead of three
+    in_memory: bool = True  # false: decode each image whenever it is asked for
 
     def missing(self) -> str | None:
         if (self._root / self.train).is_dir() and (self._root / self.test).is_dir():
@@ -48,7 +48,11 @@ class ImageFolder(Dataset):
             image_size=(first.shape[1], first.shape[2]),
         )
 
-    def load(self, instance: str, split: str) -> ArraySplit:
+    def sources(self) -> tuple[Path, ...]:
+        classes = self._classes()
+        return tuple(file for split in ("train", "test") for file, _ in self._files(split, classes))
+
+    def load(self, instance: str, split: str) -> Split:
         classes = self._classes()
         if split == "train" and len(classes) == 1:
             warnings.warn(
@@ -57,17 +61,23 @@ class ImageFolder(Dataset):
                 stacklevel=2,
             )
         files = self._files(split, classes)
+        label = np.array([label for _, label in files], dtype=np.int64)
         expected = read_image(self._files("train", classes)[0][0], self.size, self.grey).shape
-        images = np.empty((len(files), *expected), dtype=np.uint8)
-        for index, (file, _) in enumerate(files):
+
+        def decode(index: int) -> dict[str, np.ndarray]:
+            file = files[index][0]
             image = read_image(file, self.size, self.grey)
             if image.shape != expected:
                 raise DataError(
                     f"{file} is {image.shape[2]}x{image.shape[1]} pixels and the first image of the folder "
                     f"{expected[2]}x{expected[1]}; set the parameter 'size' to bring all images to one size"
                 )
-            images[index] = image
-        return ArraySplit(image=images, label=np.array([label for _, label in files], dtype=np.int64))
+            return {"image": image}
+
+        if self.in_memory:
+            return decoded(len(files), decode, label=label)
+        recipe = f"size={self.size} grey={self.grey}"
+        return FileSplit(len(files), decode, [file for file, _ in files], self._root, recipe, label=label)
 
     @property
     def _root(self) -> Path:
@@ -75,10 +85,10 @@ class ImageFolder(Dataset):
 
     def _classes(self) -> tuple[str, ...]:
         self.prepare()
-        classes = _folders(self._root / self.train)
+        classes = list_classes(self._root / self.train)
         if not classes:
             raise DataError(f"{self._root / self.train} has no folders; put the images of each class in one")
-        unknown = sorted(set(_folders(self._root / self.test)) - set(classes))
+        unknown = sorted(set(list_classes(self._root / self.test)) - set(classes))
         if unknown:
             raise DataError(
                 f"{self._root / self.test} has classes without training images: {', '.join(unknown)}; "
@@ -91,8 +101,7 @@ class ImageFolder(Dataset):
         root = self._root / (self.train if split == "train" else self.test)
         found: list[tuple[Path, int]] = []
         for label, name in enumerate(classes):
-            files = sorted((root / name).iterdir()) if (root / name).is_dir() else []
-            images = [f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+            images = list_images(root / name)
             if split == "train" and not images:
                 raise DataError(
                     f"{root / name} has no images ({' '.join(SUFFIXES)}); put some there or remove the folder"
@@ -103,34 +112,3 @@ class ImageFolder(Dataset):
                 f"{root} has no images ({' '.join(SUFFIXES)}) in the folders of its classes; put some there"
             )
         return found
-
-
-def _folders(path: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-
-
-def read_image(path: Path, size: int = 0, grey: bool = False) -> np.ndarray:
-    """uint8 [1 or 3, H, W]. Raises DataError when the file is truncated or no image."""
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            image = opened if not opened.mode.startswith("I") else _eight_bits(opened)
-            image = image.convert("L" if grey else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); replace or remove the file") from error
-    if size:
-        image = _middle_square(image, size)
-    pixels = np.asarray(image)
-    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey, the upper byte of it; Pillow's own conversion would clip at 255."""
-    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-
-
-def _middle_square(image: Image.Image, size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)  # Pillow's resize does not alias

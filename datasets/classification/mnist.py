@@ -15,6 +15,7 @@ from adlbench.benchmark.api import ArraySplit, DataError, DataSchema, Dataset, M
 from adlbench.datasets.formats.idx import idx_shape, read_idx
 
 FILES = {"train": "train", "test": "t10k"}  # the split's name in the names of its files
+NAMES = tuple(f"{split}-{kind}" for split in FILES.values() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 
 
 @dataclass
@@ -23,8 +24,7 @@ class MNIST(Dataset):
     classes: tuple[str, ...] = tuple("0123456789")
 
     def missing(self) -> str | None:
-        names = [f"{FILES[split]}-{kind}" for split in FILES for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-        absent = [name for name in names if not self._find(name).is_file()]
+        absent = [name for name in NAMES if not self._find(name).is_file()]
         if not absent:
             return None
         return f"put {', '.join(f'{name}.gz' for name in absent)} in {self.folder}/ below the data root ({data_root()})"
@@ -33,6 +33,9 @@ class MNIST(Dataset):
         absent = self.missing()
         if absent:
             raise DataError(f"{self.folder} is not complete: {absent}")
+
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(self._find(name) for name in NAMES)
 
     def schema(self, instance: str = "all") -> DataSchema:
         self.prepare()

@@ -14,6 +14,7 @@ import numpy as np
 from adlbench.benchmark.api import DataError
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MAX_DIMENSIONS = 16
 PIECE = 1 << 24  # bytes read at a time
 
 
@@ -33,7 +34,10 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} is truncated: {len(content):,} of {expected:,} bytes of data; fetch it again")
     if excess:
         raise DataError(f"{path} holds more than the {expected:,} bytes its header announces; fetch it again")
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    try:
+        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    except ValueError as error:  # no items, of a size that no memory holds
+        raise DataError(f"{path} announces the shape {shape} ({error}); fetch it again") from None
 
 
 def idx_shape(path: Path) -> tuple[int, ...]:
@@ -59,6 +63,8 @@ def _header(file: IO[bytes], path: Path) -> tuple[np.dtype, tuple[int, ...]]:
         raise DataError(f"{path} is truncated: {len(magic)} bytes, not even an IDX header; fetch it again")
     if magic[:2] != b"\0\0" or magic[2] not in TYPES:
         raise DataError(f"{path} is not an IDX file: it begins with 0x{magic.hex()}, not 0x0000 and a known type")
+    if magic[3] > MAX_DIMENSIONS:
+        raise DataError(f"{path} announces {magic[3]} dimensions; it is damaged: fetch it again")
     dimensions = file.read(4 * magic[3])
     if len(dimensions) < 4 * magic[3]:
         raise DataError(f"{path} is truncated within its header of {magic[3]} dimensions; fetch it again")

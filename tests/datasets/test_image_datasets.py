@@ -13,8 +13,9 @@ from PIL import Image
 
 from adlbench.benchmark.api import DataError, Dataset
 from adlbench.datasets.classification.digits import Digits
-from adlbench.datasets.classification.image_folder import ImageFolder, read_image
+from adlbench.datasets.classification.image_folder import ImageFolder
 from adlbench.datasets.classification.mnist import MNIST
+from adlbench.datasets.formats.images import read_image
 
 
 def check_against_schema(dataset: Dataset) -> None:
