@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from adlbench import __version__
 from adlbench.benchmark.cli import (
+    baseline,
+    check,
+    compare,
     data,
     doctor,
     evaluate,
@@ -27,6 +30,9 @@ VERBS = {
     "run": run,
     "evaluate": evaluate,
     "leaderboard": leaderboard,
+    "compare": compare,
+    "baseline": baseline,
+    "check": check,
     "test": test,
     "data": data,
     "doctor": doctor,
