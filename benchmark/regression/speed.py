@@ -122,7 +122,7 @@ def judge(
     base: Sequence[float], control: Sequence[float], head: Sequence[float], rule: SpeedRule | None = None
 ) -> SpeedVerdict:
     rule = rule or SpeedRule()
-    if len(head) < 2:
+    if len(head) < 2:  # not even an interval
         nothing = Interval(math.nan, math.nan, math.nan)
         return SpeedVerdict(
             "inconclusive",

@@ -50,7 +50,7 @@ def resolve(root: Path, ref: str) -> str:
 
 def dirty_files(root: Path) -> list[str]:
     """Tracked files that differ from HEAD."""
-    return [line[3:] for line in git(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
+    return git(root, "diff", "--name-only", "HEAD").splitlines()
 
 
 def require_clean(root: Path, why: str) -> None:

@@ -77,7 +77,7 @@ def test_spread_seeds_are_inconclusive() -> None:
 def test_items_are_counted_in_the_direction_of_the_metric() -> None:
     base = {seed: np.array([1.0, 1.0, 0.0, 0.5]) for seed in range(5)}
     head = {seed: np.array([2.0, 1.0, -1.0, 0.75]) for seed in range(5)}
-    values = {seed: 1.0 for seed in range(5)}
+    values = dict.fromkeys(range(5), 1.0)
     up, down = (judge(values, values, direction, 0.1, base, head) for direction in ("up", "down"))
     assert (up.items_better, up.items_worse) == (2, 1)
     assert (down.items_better, down.items_worse) == (1, 2)
