@@ -1,7 +1,7 @@
 """How often the gate cries wolf, and how often it sees the wolf: false alarms and power, measured.
 
     python tests/benchmarks/gate_power.py speed --comparisons 100 --out speed.json
-    python tests/benchmarks/gate_power.py accuracy --out accuracy.json
+    python tests/benchmarks/gate_power.py accuracy --out build/gate-accuracy
 
 speed: real worker processes, started anew every few comparisons, and the verdict rule of `adlbench compare`. A step is 100
 small matrix products in commit A and 100, 103 or 105 in commit B. A further process loads the workers' own core half of the time.
@@ -28,8 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from adlbench.benchmark.regression import speed
+from adlbench.benchmark.cell import run_cell
+from adlbench.benchmark.config import Catalog, parse_request
+from adlbench.benchmark.plan import plan
+from adlbench.benchmark.regression import accuracy, speed
 from adlbench.benchmark.regression.comparison import WALL_EFFECT
+from adlbench.benchmark.regression.results import read_result
 from adlbench.benchmark.regression.session import ROUND_SECONDS, WARM_UP_ROUNDS, Tree, Worker, quiet_core
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,13 +117,64 @@ def speed_table(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def accuracy_power(comparisons: int, seeds: int, steps: int, folder: Path) -> list[dict[str, Any]]:
+    """Trains what is not below ``folder`` yet, then resamples: A gets five seeds, B five others."""
+    rows = []
+    for axes in (["task=classification", "method=cnn"], ["task=image_reconstruction", "method=autoencoder"]):
+        request = parse_request(
+            [*axes, "dataset=digits", "fidelity=short", f"seed=range(0,{seeds})", "device=cpu", f"budget.steps={steps}"]
+        )
+        cells = plan(request, Catalog()).cells
+        for cell in cells:
+            if not (cell.folder(folder) / "record.json").exists():
+                run_cell(cell, cell.folder(folder))
+                print(cell.name, flush=True)
+        results = [read_result(cell.folder(folder)) for cell in cells]
+        primary = cells[0].task.primary
+        spec = results[0].specs[primary]
+        values = np.stack([result.items[primary] for result in results])  # [seeds, items]
+        rng = np.random.default_rng(0)
+        for margins in (0, 2):
+            drop = margins * float(spec["margin"]) * (-1 if spec["direction"] == "up" else 1)
+            for _ in range(comparisons):
+                chosen = rng.permutation(seeds)[:10]
+                base, head = values[chosen[:5]], values[chosen[5:]].copy()
+                if drop and set(np.unique(values)) <= {0.0, 1.0}:  # right answers become wrong ones
+                    head *= rng.random(head.shape) >= -drop / head.mean()
+                else:
+                    head += drop * rng.exponential(size=head.shape)
+                by_seed = [{seed: float(items.mean()) for seed, items in enumerate(side)} for side in (base, head)]
+                verdict = accuracy.judge(by_seed[0], by_seed[1], spec["direction"], float(spec["margin"]))
+                rows.append({"cell": cells[0].name.rpartition("/")[0], "margins": margins, "outcome": verdict.outcome})
+        spread = float(values.mean(1).std(ddof=1))
+        print(
+            f"{cells[0].name}: mean {values.mean():.4g}, deviation between seeds {spread:.4g}, margin {spec['margin']}"
+        )
+    return rows
+
+
+def accuracy_table(rows: list[dict[str, Any]]) -> None:
+    print("| cell | planted drop, margins | comparisons | worse | pass | inconclusive |")
+    print("|---|---|---|---|---|---|")
+    for cell, margins in dict.fromkeys((row["cell"], row["margins"]) for row in rows):
+        own = [row["outcome"] for row in rows if (row["cell"], row["margins"]) == (cell, margins)]
+        counts = " | ".join(str(own.count(outcome)) for outcome in ("worse", "pass", "inconclusive"))
+        print(f"| {cell} | {margins} | {len(own)} | {counts} |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("speed", "accuracy"))
     parser.add_argument("--comparisons", type=int, default=100, help="of each case")
     parser.add_argument("--per-start", type=int, default=16, help="comparisons by the same processes")
     parser.add_argument("--seconds", type=float, default=60, help="of one comparison, at most")
-    parser.add_argument("--out", type=Path, required=True, help="raw outcomes; an unfinished file is continued")
+    parser.add_argument("--seeds", type=int, default=24, help="trained for the accuracy part")
+    parser.add_argument("--steps", type=int, default=100, help="of a training")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="raw outcomes, or the folder of trained cells; continued"
+    )
     options = parser.parse_args()
+    if options.part == "accuracy":
+        accuracy_table(accuracy_power(options.comparisons, options.seeds, options.steps, options.out))
     if options.part == "speed":
         speed_table(speed_power(options.comparisons, options.per_start, options.seconds, options.out))

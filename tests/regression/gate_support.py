@@ -41,7 +41,7 @@ class FakeWorker:
             return {"resident": 500.0 + float(special.get("MEMORY", 0)), "device": None}
         if do in ("steps", "inference"):
             factor = float(special.get("FACTOR", 1)) * (
-                float(os.environ.get("CONTROL", 1)) if self.position == 2 else 1
+                float(os.environ.get("CONTROL", "1")) if self.position == 2 else 1
             )
             cpu = 0.005 * factor * float(np.exp(0.01 * self.random.normal()))
             return {"cpu": cpu, "wall": cpu * (1.3 + 0.1 * self.random.random()) * float(special.get("WALL", 1))}
