@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from adlbench import __version__
 from adlbench.benchmark.cli import (
     baseline,
+    bisect,
     check,
     compare,
     data,
     doctor,
     evaluate,
+    history,
     leaderboard,
     list_,
     plan,
@@ -33,6 +35,8 @@ VERBS = {
     "compare": compare,
     "baseline": baseline,
     "check": check,
+    "history": history,
+    "bisect": bisect,
     "test": test,
     "data": data,
     "doctor": doctor,

@@ -26,15 +26,19 @@ WHERE e.name LIKE ? AND r.lifecycle_stage = 'active' AND m.is_nan = 0 AND m.key 
 """
 
 
-def cell_frame(results_dir: Path) -> pd.DataFrame:
-    """One row for each cell: tags by name, metrics as ``metric.<name>``. Raises AdlbenchError when there is no store."""
+def cell_frame(results_dir: Path, *, latest: bool = True) -> pd.DataFrame:
+    """One row for each cell: tags by name, metrics as ``metric.<name>``. Raises AdlbenchError when there is no store.
+
+    Without ``latest``, one row for each run of a cell: its history."""
     uri = default_uri(results_dir)
     tags, metrics = _from_sqlite(uri) if uri.startswith("sqlite:///") else _from_server(uri)
     if tags.empty:
         return pd.DataFrame(columns=[*AXES, "status", "cell_key"])
     frame = tags.join(metrics.add_prefix("metric."), how="left")
     frame = frame[frame["kind"] == "cell"].sort_values("start_time", kind="stable")
-    frame = frame.drop_duplicates("cell_key", keep="last").reset_index(drop=True)
+    if latest:
+        frame = frame.drop_duplicates("cell_key", keep="last")
+    frame = frame.reset_index(drop=True)
     frame["seed"] = frame["seed"].astype(int)
     frame["trivial"] = frame["trivial"] == "true"
     return frame

@@ -5,9 +5,9 @@
 
 speed: real worker processes, started anew every few comparisons, and the verdict rule of `adlbench compare`. A step is 100
 small matrix products in commit A and 100, 103 or 105 in commit B. A further process loads the workers' own core half of the time.
-accuracy: cells of the gate suite are really trained, at more seeds than a comparison needs. A comparison draws five seeds for A
-and five *other* seeds for B, so that pairing by seed gains nothing, which is the worst case; a drop of two margins is planted
-by turning that share of B's right answers, drawn anew for every seed, into wrong ones.
+accuracy: cells of the gate suite are really trained, at more seeds than a comparison needs, in A and, with a learning rate that
+differs in its fifth digit, in B: other bits, the same quality. A comparison draws five seeds, for both; or, as the worst case,
+five others for B, so that pairing gains nothing. A drop of two margins is planted in B's recorded values by item.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adlbench.benchmark.cell import run_cell
 from adlbench.benchmark.config import Catalog, parse_request
-from adlbench.benchmark.plan import plan
+from adlbench.benchmark.plan import CellSpec, plan
 from adlbench.benchmark.regression import accuracy, speed
 from adlbench.benchmark.regression.comparison import WALL_EFFECT
-from adlbench.benchmark.regression.results import read_result
+from adlbench.benchmark.regression.results import CellResult, read_result
 from adlbench.benchmark.regression.session import ROUND_SECONDS, WARM_UP_ROUNDS, Tree, Worker, quiet_core
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,40 +118,54 @@ def speed_table(rows: list[dict[str, Any]]) -> None:
         )
 
 
+TRAINED = {"classification": "cnn", "image_reconstruction": "autoencoder"}
+NUDGE = 1 + 1e-5  # of the learning rate: other bits, the same quality
+
+
 def accuracy_power(comparisons: int, seeds: int, steps: int, folder: Path) -> list[dict[str, Any]]:
-    """Trains what is not below ``folder`` yet, then resamples: A gets five seeds, B five others."""
+    """Trains what is not below ``folder`` yet, then resamples five seeds for A, and the same or five others for B."""
     rows = []
-    for axes in (["task=classification", "method=cnn"], ["task=image_reconstruction", "method=autoencoder"]):
-        request = parse_request(
-            [*axes, "dataset=digits", "fidelity=short", f"seed=range(0,{seeds})", "device=cpu", f"budget.steps={steps}"]
-        )
-        cells = plan(request, Catalog()).cells
-        for cell in cells:
-            if not (cell.folder(folder) / "record.json").exists():
-                run_cell(cell, cell.folder(folder))
-                print(cell.name, flush=True)
-        results = [read_result(cell.folder(folder)) for cell in cells]
+    for task, method in TRAINED.items():
+        request = [f"task={task}", f"method={method}", "dataset=digits", "fidelity=short", f"seed=range(0,{seeds})"]
+        request += ["device=cpu", f"budget.steps={steps}"]
+        cells = plan(parse_request(request), Catalog()).cells
+        rate = cells[0].parameters["learning_rate"] * NUDGE
+        nudged = plan(parse_request([*request, f"method.parameters.learning_rate={rate!r}"]), Catalog()).cells
+        sides = [[trained(cell, folder) for cell in side] for side in (cells, nudged)]
         primary = cells[0].task.primary
-        spec = results[0].specs[primary]
-        values = np.stack([result.items[primary] for result in results])  # [seeds, items]
-        rng = np.random.default_rng(0)
-        for margins in (0, 2):
-            drop = margins * float(spec["margin"]) * (-1 if spec["direction"] == "up" else 1)
-            for _ in range(comparisons):
-                chosen = rng.permutation(seeds)[:10]
-                base, head = values[chosen[:5]], values[chosen[5:]].copy()
-                if drop and set(np.unique(values)) <= {0.0, 1.0}:  # right answers become wrong ones
-                    head *= rng.random(head.shape) >= -drop / head.mean()
-                else:
-                    head += drop * rng.exponential(size=head.shape)
-                by_seed = [{seed: float(items.mean()) for seed, items in enumerate(side)} for side in (base, head)]
-                verdict = accuracy.judge(by_seed[0], by_seed[1], spec["direction"], float(spec["margin"]))
-                rows.append({"cell": cells[0].name.rpartition("/")[0], "margins": margins, "outcome": verdict.outcome})
-        spread = float(values.mean(1).std(ddof=1))
+        spec = cells[0].task.metrics[primary]
+        margin = float(spec.margin or 0)
+        values, others = (np.stack([result.items[primary] for result in side]) for side in sides)  # [seeds, items]
+        paired = float((others - values).mean(1).std(ddof=1))
         print(
-            f"{cells[0].name}: mean {values.mean():.4g}, deviation between seeds {spread:.4g}, margin {spec['margin']}"
+            f"{cells[0].name}: mean {values.mean():.4g}, margin {margin:g}; deviation between seeds {values.mean(1).std(ddof=1):.4g}, of pairs {paired:.4g}"
         )
+        rng = np.random.default_rng(0)
+        for pairing in ("same seeds", "other seeds"):
+            for margins in (0, 2):
+                for _ in range(comparisons):
+                    chosen = rng.permutation(seeds)[:10]
+                    head = others[chosen[:5]] if pairing == "same seeds" else values[chosen[5:]]
+                    head = worsened(head, margins * margin, spec.direction, rng)
+                    by_seed = [dict(enumerate(map(float, side.mean(1)))) for side in (values[chosen[:5]], head)]
+                    outcome = accuracy.judge(by_seed[0], by_seed[1], spec.direction, margin).outcome
+                    rows.append({"cell": f"{task}, {method}, {pairing}", "margins": margins, "outcome": outcome})
     return rows
+
+
+def trained(cell: CellSpec, folder: Path) -> CellResult:
+    path = cell.folder(folder)
+    if not (path / "record.json").exists():
+        run_cell(cell, path)
+        print(cell.name, flush=True)
+    return read_result(path)
+
+
+def worsened(items: NDArray[np.float64], drop: float, direction: str, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Right answers become wrong ones, errors grow by random amounts: a mean drop of ``drop``, another at every seed and item."""
+    if direction == "up":
+        return items * (rng.random(items.shape) >= drop / items.mean())
+    return items + drop * rng.exponential(size=items.shape)
 
 
 def accuracy_table(rows: list[dict[str, Any]]) -> None:
@@ -168,8 +183,8 @@ if __name__ == "__main__":
     parser.add_argument("--comparisons", type=int, default=100, help="of each case")
     parser.add_argument("--per-start", type=int, default=16, help="comparisons by the same processes")
     parser.add_argument("--seconds", type=float, default=60, help="of one comparison, at most")
-    parser.add_argument("--seeds", type=int, default=24, help="trained for the accuracy part")
-    parser.add_argument("--steps", type=int, default=100, help="of a training")
+    parser.add_argument("--seeds", type=int, default=16, help="trained for the accuracy part")
+    parser.add_argument("--steps", type=int, default=200, help="of a training")
     parser.add_argument(
         "--out", type=Path, required=True, help="raw outcomes, or the folder of trained cells; continued"
     )
