@@ -144,6 +144,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                     reason = schema if isinstance(schema, str) else None
                     changes = loader.method_changes
                     resolved = resolve_method(method, changes, fidelity=fidelity.name, device=device, **axes)
+                    budget = cut(resolved.budget, suite.steps if suite else None)
                     if isinstance(schema, DataSchema):
                         reason = _misfit(task, schema, method, resolved.parameters)
                     if reason is not None:
@@ -159,7 +160,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                                 seed=seed,
                                 fidelity=fidelity,
                                 parameters=resolved.parameters,
-                                budget=resolved.budget,
+                                budget=budget,
                                 applied_presets=resolved.applied_presets,
                                 precision=request.precision or resolved.precision or "fp32",
                                 device=device,
@@ -173,6 +174,11 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                 [f"configs/method/{cell.method.name}.yaml: budget is empty; set steps, seconds or samples"]
             )
     return Plan(tuple(cells), tuple(skipped), _title(request))
+
+
+def cut(budget: Budget, steps: int | None) -> Budget:
+    """The budget, ended at ``steps`` at the latest; a method that fits in fewer keeps its own."""
+    return budget if steps is None else replace(budget, steps=min(steps, budget.steps or steps))
 
 
 class _Loader:

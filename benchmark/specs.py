@@ -156,6 +156,7 @@ class SuiteSpec:
     cells: tuple[SuiteEntry, ...]
     fidelity: str | None = None
     seeds: tuple[int, ...] | None = None
+    steps: int | None = None  # budgets end there at the latest
     __pydantic_config__ = _FORBID
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS), str(TESTS / "datasets")]  # `fuzz_formats`, `formats_*`
+sys.path.insert(0, str(TESTS / "datasets"))  # `formats_*`
 sys.path.insert(0, str(TESTS / "benchmark"))  # the plug-in package `toybench`
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS / "benchmark"), os.environ.get("PYTHONPATH", "")]).rstrip(
     os.pathsep

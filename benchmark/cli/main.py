@@ -10,10 +10,15 @@ from collections.abc import Sequence
 
 from adlbench import __version__
 from adlbench.benchmark.cli import (
+    baseline,
+    bisect,
+    check,
+    compare,
     data,
     doctor,
     evaluate,
     export_records,
+    history,
     import_,
     leaderboard,
     list_,
@@ -34,6 +39,11 @@ VERBS = {
     "leaderboard": leaderboard,
     "report": report,
     "new": new,
+    "compare": compare,
+    "baseline": baseline,
+    "check": check,
+    "history": history,
+    "bisect": bisect,
     "test": test,
     "data": data,
     "doctor": doctor,

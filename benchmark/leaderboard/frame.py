@@ -34,9 +34,10 @@ WHERE e.name LIKE ? AND r.lifecycle_stage = 'active' AND t.is_nan = 0 AND t.key 
 )
 
 
-def cell_frame(results_dir: Path) -> pd.DataFrame:
+def cell_frame(results_dir: Path, *, latest: bool = True) -> pd.DataFrame:
     """One row for each cell: tags by name, metrics as ``metric.<name>``, ``run`` the run's id; of a cell with several runs
-    (retries) the one that started last. Raises AdlbenchError when there is no store."""
+    (retries) the one that started last. Without ``latest``, all runs in the order of their start: its history.
+    Raises AdlbenchError when there is no store."""
     uri = default_uri(results_dir)
     frame = _from_sqlite(uri) if uri.startswith("sqlite:///") else _wide(*_from_server(uri))
     if frame.empty:
@@ -44,6 +45,8 @@ def cell_frame(results_dir: Path) -> pd.DataFrame:
     order = np.argsort(frame["start_time"].to_numpy(dtype=np.int64), kind="stable")
     if not (np.diff(order) == 1).all():
         frame = frame.iloc[order]
+    if not latest:
+        return frame.reset_index(drop=True)
     repeated = frame["cell_key"].duplicated(keep="last")
     return (frame[~repeated] if repeated.any() else frame).reset_index(drop=True)
 

@@ -1,0 +1,182 @@
+"""Three persistent workers (A, A again, B) on one core, and rounds that interleave them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.regression.speed import SpeedRule, enough
+
+SCRIPT = Path(__file__).resolve().with_name("worker.py")
+WARM_UP_ROUNDS = 3
+ROUND_SECONDS = (
+    0.004  # of CPU time, aimed at: many short rounds tell more than few long ones, which seldom end undisturbed
+)
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+
+
+class WorkerError(AdlbenchError):
+    """A side that does not start, answers with an error, dies or hangs."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where the code of one side is, and the interpreter that runs it."""
+
+    label: str  # what the user called it
+    commit: str
+    path: Path
+    python: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def import_path(self) -> str:
+        return str(self.path / "src" if (self.path / "src").is_dir() else self.path)
+
+
+class Worker:
+    def __init__(self, tree: Tree, cores: Sequence[int] = (), threads: int = 1, timeout: float = 600.0):
+        self.tree, self._timeout = tree, timeout
+        path = os.pathsep.join(filter(None, [tree.import_path, os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, **(ONE_THREAD if threads == 1 else {}), **tree.environment, "PYTHONPATH": path}
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            [tree.python, str(SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent, which ends its workers
+        )
+        try:
+            answer = self.ask("hello", threads=threads, cores=list(cores))
+            wanted = Path(tree.import_path).resolve()
+            if not Path(answer["package"]).resolve().is_relative_to(wanted) and (wanted / "adlbench").is_dir():
+                raise WorkerError(f"{tree.label}: it imports adlbench from {answer['package']} instead of {wanted}")
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Raises WorkerError with the side's name and the reason, which is the last line that the process printed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerError(f"{self.tree.label}: the process ended{self._last_words()}") from None
+        ready, _, _ = select.select([self._process.stdout], [], [], self._timeout)
+        if not ready:
+            raise WorkerError(f"{self.tree.label}: no answer to {do!r} within {self._timeout:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkerError(f"{self.tree.label}: the process ended{self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"{self.tree.label}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return f" with exit code {code}" + (f": {lines[-1]}" if lines else "")
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self._errors.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class Rounds:
+    """Seconds by round of the three processes, by clock."""
+
+    what: str  # "train" or "inference"
+    per_round: int  # steps or calls
+    cpu: list[tuple[float, float, float]] = field(default_factory=list)  # base, control, head
+    wall: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def columns(self, clock: str) -> tuple[list[float], list[float], list[float]]:
+        rounds = self.cpu if clock == "cpu" else self.wall
+        base, control, head = ([entry[i] for entry in rounds] for i in range(3))
+        return base, control, head
+
+
+def quiet_core(spin: float = 0.005) -> list[int]:
+    """The one allowed core that gives a process the most of its time; empty where cores cannot be chosen.
+
+    It is tried out, since idleness does not tell what priorities the others on a busy core have.
+    """
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+        shares = {}
+        for core in allowed:
+            os.sched_setaffinity(0, [core])
+            wall, cpu = time.perf_counter(), time.thread_time()
+            while time.thread_time() - cpu < spin:
+                pass
+            shares[core] = spin / (time.perf_counter() - wall)
+        os.sched_setaffinity(0, allowed)
+        return [max(allowed, key=lambda core: shares[core])]
+    except (AttributeError, OSError):
+        return []
+
+
+def measure(
+    workers: tuple[Worker, Worker, Worker],
+    ask: Callable[[Worker, int], dict[str, float]],
+    what: str,
+    rule: SpeedRule,
+    clock: str,
+    seconds: float,
+    most_per_round: int = 10**6,
+    seed: int = 0,
+) -> Rounds:
+    """Rounds until the interval on ``clock`` is narrow enough or ``seconds`` have passed. ``ask(worker, n)`` does n units."""
+    order = random.Random(seed)
+    deadline = time.monotonic() + seconds
+    ask(workers[0], 1)  # lazily built parts
+    spent = min(ask(workers[0], 1)[clock] for _ in range(3))
+    per_round = max(1, min(most_per_round, math.ceil(ROUND_SECONDS / max(spent, 1e-5))))
+    rounds = Rounds(what, per_round)
+    for index in range(WARM_UP_ROUNDS + rule.max_rounds):
+        took: dict[int, dict[str, float]] = {}
+        for which in order.sample(range(3), 3):
+            took[which] = ask(workers[which], per_round)
+        if index >= WARM_UP_ROUNDS:
+            rounds.cpu.append((took[0]["cpu"], took[1]["cpu"], took[2]["cpu"]))
+            rounds.wall.append((took[0]["wall"], took[1]["wall"], took[2]["wall"]))
+            if enough(*rounds.columns(clock), rule):
+                break
+        if time.monotonic() > deadline:
+            break
+    return rounds
