@@ -21,6 +21,8 @@ from adlbench.benchmark.cli import (
     new,
     plan,
     run,
+    show,
+    status,
     sync,
     test,
 )
@@ -29,6 +31,8 @@ VERBS = {
     "list": list_,
     "plan": plan,
     "run": run,
+    "status": status,
+    "show": show,
     "evaluate": evaluate,
     "leaderboard": leaderboard,
     "new": new,
