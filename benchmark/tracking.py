@@ -33,8 +33,17 @@ AWAY_SECONDS = 20.0  # after a failure: no record waits for a server that does n
 
 
 def default_uri(results_dir: Path) -> str:
-    """``$MLFLOW_TRACKING_URI``, else a sqlite file in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results_dir / 'mlflow.db').resolve()}"
+    """``$MLFLOW_TRACKING_URI``, else a sqlite file in the results folder.
+
+    Credentials in the address of a server move to the variables where MLflow looks for them too: it prints addresses.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results_dir / 'mlflow.db').resolve()}"
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.username:
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password or ""))
+        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return uri
 
 
 def ui_command(results_dir: Path) -> str:
@@ -57,6 +66,7 @@ class Tracker:
 
     def __init__(self, results_dir: Path, title: str, invocation: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take four minutes
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports every table that it creates
         warnings.filterwarnings("ignore", module="mlflow")
@@ -67,6 +77,7 @@ class Tracker:
         results_dir.mkdir(parents=True, exist_ok=True)
         self.uri = default_uri(results_dir)
         self._results_dir, self._title, self._invocation = results_dir, title, invocation
+        _create_store(self.uri)
         self._client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -205,6 +216,25 @@ def sync(results_dir: Path, title: str = "sync", invocation: str = "sync") -> in
             f"({redacted(str(error)).splitlines()[0]}); run the same command again when it is back"
         ) from error
     return delivered
+
+
+def _create_store(uri: str) -> None:
+    """A sqlite store appears under its name when it is whole.
+
+    MLflow makes its tables in fifty migrations; a process that is killed among them leaves a file that no later one can
+    open ("duplicate column name").
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        from mlflow import MlflowClient
+
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            whole = f"sqlite:///{temporary}"
+            MlflowClient(tracking_uri=whole, registry_uri=whole).search_experiments(max_results=1)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _marker(folder: Path) -> dict[str, Any]:
