@@ -141,7 +141,7 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
         progress({"phase": "setup"})
         with inputs.watching() as read:
             evaluator, data = build_evaluator(spec.task), load_data(spec)
-        inputs.note(folder, read, sources.digest(sources.sources(spec.dataset.target)))
+        inputs.note(folder, read, spec.data_code)
         record.data_fingerprint = data.fingerprint
         context = make_context(spec, folder, clock)
         method = build_method(spec.method, spec.parameters)
@@ -198,7 +198,9 @@ def empty_record(spec: CellSpec) -> Record:
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         trivial=spec.method.trivial,
         primary=spec.task.primary,
-        specification={key: value for key, value in json.loads(spec.to_json()).items() if key != "code"},
+        specification={
+            key: value for key, value in json.loads(spec.to_json()).items() if key not in ("code", "data_code")
+        },
         applied_presets=list(spec.applied_presets),
         throughput_unit=spec.task.throughput_unit,
     )
@@ -427,7 +429,8 @@ def measure_inference(
     """p50 and p95 of single calls at each stated batch size, and the FLOPs of one call at the first of them."""
     latencies, flops = [], None
     with torch.no_grad():
-        for batch_size in spec.fidelity.inference_batch_sizes:
+        fidelity = spec.fidelity
+        for batch_size in spec.task.inference_batch_sizes.get(fidelity.name, fidelity.inference_batch_sizes):
             call, samples = evaluator.inference(predictor, data, context, batch_size)
             if flops is None:
                 fast_path = torch.backends.mha.get_fastpath_enabled()

@@ -214,9 +214,11 @@ class Catalog:
             raise ConfigError([f"{where}: the file is empty; a {group} needs at least {_required(SPECS[group])}"])
         if not isinstance(node, dict):
             raise ConfigError([f"{where}: a mapping of keys to values expected, got a {type(node).__name__}"])
-        for text in _strings(node):
-            if ":" in text.partition("${")[2]:  # ${oc.env:SECRET}, also with parts of the name interpolated
-                raise ConfigError([f"{where}: {text!r}: resolvers are not allowed; write the value, or refer to a key"])
+        for value in _strings(node):
+            if ":" in value.partition("${")[2]:  # ${oc.env:SECRET}, also with parts of the name interpolated
+                raise ConfigError(
+                    [f"{where}: {value!r}: resolvers are not allowed; write the value, or refer to a key"]
+                )
         if "hydra" in node:
             raise ConfigError([f"{where}: unknown key 'hydra'; remove it"])
         for parent in node.get("defaults") or []:
@@ -314,6 +316,10 @@ class Catalog:
                     problems.append(
                         f"{where}: {group}s: there is no {group} {name!r}{nearest(name, self.names(group))}"
                     )
+        for name in spec.inference_batch_sizes:
+            if name not in self.names("fidelity"):
+                near = nearest(name, self.names("fidelity"))
+                problems.append(f"{where}: inference_batch_sizes: there is no fidelity {name!r}{near}")
         if not spec.metrics:
             problems.append(f"{where}: metrics is empty; name at least one")
         if spec.protocol not in PROTOCOLS:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from adlbench.benchmark.config import (
     nearest,
     resolve_method,
 )
-from adlbench.benchmark.sources import sources
+from adlbench.benchmark.sources import digest, sources
 from adlbench.benchmark.specs import (
     DatasetSpec,
     ExecutorSpec,
@@ -55,7 +55,9 @@ class CellSpec:
     device: str
     deterministic: bool
     suite_seed: int
-    code: Mapping[str, str] = field(default_factory=dict)  # module -> hash (sources.py); not part of the identity
+    # Not part of the identity, but a record counts only while they are the same (sources.py):
+    code: Mapping[str, str] = field(default_factory=dict)  # module -> hash, of the method
+    data_code: str = ""  # digest of the dataset's
 
     @cached_property
     def key(self) -> str:
@@ -80,11 +82,16 @@ class CellSpec:
         return results_dir / "runs" / f"{self.name}-{self.key}"
 
     def to_json(self) -> str:
-        return TypeAdapter(CellSpec).dump_json(self, indent=1).decode()
+        return _adapter().dump_json(self, indent=1).decode()
 
     @staticmethod
     def from_json(text: str) -> CellSpec:
-        return TypeAdapter(CellSpec).validate_json(text)
+        return _adapter().validate_json(text)
+
+
+@cache
+def _adapter() -> TypeAdapter[CellSpec]:
+    return TypeAdapter(CellSpec)
 
 
 def _plain(name: str) -> str:
@@ -176,7 +183,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                     if reason is not None:
                         skipped.append(Skip(task.name, dataset.name, instance, method.name, reason))
                         continue
-                    code = sources(method.target)
+                    code, data_code = sources(method.target), digest(sources(dataset.target))
                     for seed in seeds:
                         cells.append(
                             CellSpec(
@@ -194,6 +201,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                                 deterministic=request.deterministic,
                                 suite_seed=request.suite_seed,
                                 code=code,
+                                data_code=data_code,
                             )
                         )
     for cell in cells:

@@ -84,7 +84,7 @@ class Progress:
             state.counts[record.status] = state.counts.get(record.status, 0) + 1
             if record.status not in ("done", "interrupted"):
                 state.failed = [*state.failed[-9:], [record.name, record.status, record.reason]]
-        self.write()
+        self.write(force=event.kind == "finished" and self.state.total < 1000)
 
     def remaining(self) -> float | None:
         """Seconds until the end: what is left of running cells, and the others packed onto the slots."""

@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def read_record(folder: Path) -> Record:
     """Raises AdlbenchError where there is none, or one that this version cannot read."""
     path = folder / "record.json" if folder.is_dir() else folder
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes())
+        return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise AdlbenchError(
             f"{folder}: no record.json there; give the folder of a finished cell below results/runs"
@@ -145,6 +146,11 @@ def read_record(folder: Path) -> Record:
         raise AdlbenchError(
             f"{path}: not a record of schema version {SCHEMA_VERSION} ({error.errors()[0]['msg']})"
         ) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def find_records(results_dir: Path) -> Iterator[tuple[Path, Record]]:

@@ -26,7 +26,7 @@ from adlbench.benchmark.execution.base import Event, Executor, Stop
 from adlbench.benchmark.plan import CellSpec, Plan
 from adlbench.benchmark.records import Index, Record, Summary, read_record, supersede
 from adlbench.benchmark.schedule import Estimate
-from adlbench.benchmark.sources import difference, digest, sources
+from adlbench.benchmark.sources import difference, digest
 from adlbench.benchmark.tracking import Tracker, default_uri, redacted
 
 RETRIED = {"failed": ("failed", "diverged", "out_of_memory"), "timeout": ("timeout",)}
@@ -105,7 +105,7 @@ class _Changes:
         return self._data[key]
 
     def _data_change(self, cell: CellSpec, summary: Summary) -> str:
-        folder, code = cell.folder(self._results_dir), digest(sources(cell.dataset.target))
+        folder, code = cell.folder(self._results_dir), cell.data_code
         changed = inputs.changed(folder, code)
         if not changed:
             return ""
@@ -150,7 +150,8 @@ class _Siblings:
             node["dataset"] = {key: node["dataset"][key] for key in ("target", "parameters")}
             node["method"] = {"target": node["method"]["target"]}
             node["fidelity"] = {"max_items": node["fidelity"]["max_items"]}
-            node.pop("code", None), node.pop("applied_presets", None)
+            for key in ("code", "data_code", "applied_presets"):
+                node.pop(key, None)
         changes = [f"{key} {old!r} -> {new!r}" for key, old, new in _unequal(before, now)]
         return f"configuration: {', '.join(changes)}" if changes else ""
 

@@ -36,6 +36,7 @@ class TaskSpec:
     aggregate: str = "mean over items"
     options: dict[str, Any] = field(default_factory=dict)  # fields of the evaluator
     references: tuple[dict[str, Any], ...] = ()
+    inference_batch_sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # fidelity -> in place of its own
     __pydantic_config__ = _FORBID
 
     @property

@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     from adlbench.benchmark.cell import reevaluate
     from adlbench.benchmark.config import allow
+    from adlbench.benchmark.plugins import installed_packages
     from adlbench.benchmark.records import read_record
 
     folder = Path(args.record)
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     threads = read_record(folder).environment.get("threads")
     if threads:
         torch.set_num_threads(int(threads))  # sums of another order would differ in the last bit
-    allow(args.plugins)
+    allow([*installed_packages(), *args.plugins])
     result = reevaluate(folder)
     if args.json:
         print_json({"recorded": result.recorded, "recomputed": result.recomputed, "differing": result.differing})

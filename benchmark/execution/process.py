@@ -32,7 +32,8 @@ Context = ForkServerContext | SpawnContext | ForkContext
 WATCH_SECONDS = 0.5  # between two looks at memory, processes and log
 LOCK = ".lock"
 # Modules that cost seconds to import are loaded once, in the fork server, and only when a cell of that kind needs them.
-PRELOAD = ["adlbench.benchmark.execution.warm", "scipy.spatial", "skimage.measure", "sklearn.datasets"]
+PRELOAD = ["adlbench.benchmark.cell", "scipy.spatial", "skimage.measure", "sklearn.datasets"]
+WARM = "adlbench.benchmark.execution.warm"  # after all others
 PRELOAD_BY_KIND = {TaskKind.GENERATION: ["torchvision", "torch_fidelity"]}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -45,7 +46,7 @@ def process_context(spec: ExecutorSpec, cells: Iterable[CellSpec]) -> Context:
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     extra = [name for kind in sorted({cell.task.kind for cell in cells}) for name in PRELOAD_BY_KIND.get(kind, [])]
-    context.set_forkserver_preload([*PRELOAD, *extra])
+    context.set_forkserver_preload([*PRELOAD, *extra, WARM])
     return context
 
 

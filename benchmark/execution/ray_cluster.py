@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import tarfile
 import tempfile
@@ -109,7 +110,7 @@ class RayExecutor(Executor):
                     address=self.spec.submit.get("address"),
                     include_dashboard=False if self.spec.submit.get("address") is None else None,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                 )
             except Exception as error:  # Ray has no common class for what can go wrong here
                 address = self.spec.submit.get("address")

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +37,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.delenv(watch.TOKEN, raising=False)  # the nodes are not processes of a runner
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # its sockets have short names
-        arguments = {"num_cpus": 1, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 10**8}
-        cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8},
+    )
+    try:
         cluster.add_node(num_cpus=1, object_store_memory=10**8)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
+    finally:
         ray.shutdown()
         cluster.shutdown()
 

@@ -207,10 +207,10 @@ def test_stop_once_writes_checkpoints_and_starts_no_cell(tmp_path: Path) -> None
     cells, stop = [toy(budget=Budget(seconds=60.0)), toy(seed=1)], Stop()
 
     def on_event(event: Event) -> None:
-        if event.kind == "progress" and event.details.get("step", 0) > 1:
+        if event.kind == "progress" and event.details.get("step", 0) > 1 and not stop.level:
             stop.request("asked to end")
 
-    make_executor(EXECUTOR, 1).run(cells, tmp_path, on_event, stop)
+    make_executor(replace(EXECUTOR, grace_seconds=60.0), 1).run(cells, tmp_path, on_event, stop)
     assert read_record(cells[0].folder(tmp_path)).status == "interrupted"
     assert (cells[0].folder(tmp_path) / "checkpoint.pt").exists()
     assert not cells[1].folder(tmp_path).exists()
