@@ -65,6 +65,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adlbench.benchmark.errors import AdlbenchError as AdlbenchError
+from adlbench.benchmark.errors import DataError as DataError
+
 Batch = Mapping[str, Tensor]
 
 
@@ -89,14 +92,6 @@ class Modality(StrEnum):
         "scene_collection"  # items are scenes: the fields of posed images with a dimension of views, [V, ...]
     )
     LAYOUT = "layout"  # items are furnished rooms
-
-
-class AdlbenchError(Exception):
-    """Something the user can mend. The message names the thing, the value and the remedy."""
-
-
-class DataError(AdlbenchError):
-    """Data that is absent, damaged, or not what its schema says."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

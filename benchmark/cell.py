@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from adlbench.benchmark import environment
+from adlbench.benchmark import environment, inputs, sources
 from adlbench.benchmark.analysis.run import analyse
 from adlbench.benchmark.api import (
     AbsentSplit,
@@ -70,23 +70,31 @@ class TrainingLog:
     train_seconds: float = 0.0
     train_cpu_seconds: float = 0.0
     num_resumes: int = 0
+    origin: str = ""  # code and data that the training began with: it goes on only with the same
 
 
 def run_cell(
-    spec: CellSpec, folder: Path, progress: Progress = lambda event: None, start: float | None = None
+    spec: CellSpec,
+    folder: Path,
+    progress: Progress = lambda event: None,
+    start: float | None = None,
+    last_words: Callable[[Record], None] = lambda record: None,
 ) -> Record:
     """Run ``spec`` and write its record into ``folder``; continues from a checkpoint that lies there.
 
     Whatever happens inside becomes the record's status; only Interrupted passes through, after the record is written.
-    ``start`` (of ``time.perf_counter``) is when the cell's process began.
+    ``start`` (of ``time.perf_counter``) is when the cell's process began. A record that the disk does not take goes to
+    ``last_words``, as a failure.
     """
     clock = Clock(start)
     record = empty_record(spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json_text(folder / "cell.json", spec.to_json())
     log = TrainingLog()
     interruption: Interrupted | None = None
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            unfinished.unlink()
+        write_json_text(folder / "cell.json", spec.to_json())
         _run(spec, folder, record, clock, log, progress)
         record.status = "done"
     except Diverged as error:
@@ -100,17 +108,23 @@ def run_cell(
     except Exception as error:
         traceback.print_exc()
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
-    with clock.account("log"):
-        record.steps = record.steps or (int(log.curve[-1]["step"]) if log.curve else 0)
-        record.train_cpu_seconds, record.num_resumes = log.train_cpu_seconds, log.num_resumes
-        record.train_step_flops = log.step_flops
-        record.throughput = throughput(log.windows)
-        write_json(folder / "curve.json", log.curve)
-        write_json(folder / "windows.json", log.windows)
+    record.steps = record.steps or (int(log.curve[-1]["step"]) if log.curve else 0)
+    record.train_cpu_seconds, record.num_resumes = log.train_cpu_seconds, log.num_resumes
+    record.train_step_flops = log.step_flops
+    record.throughput = throughput(log.windows)
     record.cpu_seconds += time.process_time()
     record.peak_memory_mb, record.peak_device_memory_mb = environment.peak_memory(torch.device(spec.device))
-    record.accounts, record.wall_seconds = clock.read(), clock.wall
-    write_record(folder, record)
+    try:
+        with clock.account("log"):
+            write_json(folder / "curve.json", log.curve)
+            write_json(folder / "windows.json", log.windows)
+        record.accounts, record.wall_seconds = clock.read(), clock.wall
+        write_record(folder, record)
+    except OSError as error:
+        told = f" (it was {record.status}: {record.reason})" if record.status != "done" else ""
+        record.status, record.reason = "failed", f"its results cannot be written: {error}{told}"
+        record.accounts, record.wall_seconds = clock.read(), clock.wall
+        last_words(record)
     if interruption is not None:
         raise interruption
     return record
@@ -119,16 +133,25 @@ def run_cell(
 def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: TrainingLog, progress: Progress) -> None:
     with clock.account("setup"):
         environment.reset_peak_memory(torch.device(spec.device))
-        record.environment, record.code = environment.describe(torch.device(spec.device)), environment.code_version()
+        record.environment, record.code = (
+            environment.describe(torch.device(spec.device)),
+            {
+                **environment.code_version(),
+                "sources": spec.code,
+            },
+        )
         record.hardware = environment.hardware_class(torch.device(spec.device))
         progress({"phase": "setup"})
-        evaluator, data = build_evaluator(spec.task), load_data(spec)
+        with inputs.watching() as read:
+            evaluator, data = build_evaluator(spec.task), load_data(spec)
+        inputs.note(folder, read, spec.data_code)
         record.data_fingerprint = data.fingerprint
         context = make_context(spec, folder, clock)
         method = build_method(spec.method, spec.parameters)
         configure_torch(spec, context)
         method.setup(TrainingData(data.schema, data.train, data.fingerprint), context)
-        checkpoint = read_checkpoint(folder)
+        log.origin = f"code {sources.digest(spec.code)}, data {data.fingerprint[:12]}"
+        checkpoint = usable_checkpoint(folder, log.origin)
         if checkpoint is not None:
             restore(checkpoint, method, context, log, clock)
             log.num_resumes += 1
@@ -179,10 +202,12 @@ def empty_record(spec: CellSpec) -> Record:
         method=spec.method.name,
         fidelity=spec.fidelity.name,
         seed=spec.seed,
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         trivial=spec.method.trivial,
         primary=spec.task.primary,
-        specification=json.loads(spec.to_json()),
+        specification={
+            key: value for key, value in json.loads(spec.to_json()).items() if key not in ("code", "data_code")
+        },
         applied_presets=list(spec.applied_presets),
         throughput_unit=spec.task.throughput_unit,
     )
@@ -410,7 +435,8 @@ def measure_inference(
     """p50 and p95 of single calls at each stated batch size, and the FLOPs of one call at the first of them."""
     latencies, flops = [], None
     with torch.no_grad():
-        for batch_size in spec.fidelity.inference_batch_sizes:
+        fidelity = spec.fidelity
+        for batch_size in spec.task.inference_batch_sizes.get(fidelity.name, fidelity.inference_batch_sizes):
             call, samples = evaluator.inference(predictor, data, context, batch_size)
             if flops is None:
                 fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -461,6 +487,19 @@ def read_checkpoint(folder: Path, device: str = "cpu") -> dict[str, Any] | None:
     return torch.load(path, map_location=device, weights_only=True)  # type: ignore[no-any-return]
 
 
+def usable_checkpoint(folder: Path, origin: str) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None, with a line in the log, where it is damaged or of another code or data."""
+    try:
+        checkpoint = read_checkpoint(folder)
+    except Exception as error:  # torn by a full disk, or not written by us: torch.load says so in many ways
+        print(f"checkpoint.pt cannot be read ({type(error).__name__}), training starts anew")
+        return None
+    if checkpoint is not None and checkpoint["log"].get("origin", origin) != origin:
+        print(f"checkpoint.pt is of {checkpoint['log']['origin']}, this cell of {origin}: training starts anew")
+        return None
+    return checkpoint
+
+
 def restore(checkpoint: dict[str, Any], method: Method, context: CellContext, log: TrainingLog, clock: Clock) -> None:
     method.load_state_dict(checkpoint["method"])
     context.load_state_dict(checkpoint["context"])
@@ -492,7 +531,12 @@ def reevaluate(folder: Path, progress: Progress = lambda event: None) -> Reevalu
             f"{folder}: the cell is {record.status} ({record.reason}); only a finished one can be evaluated"
         )
     spec = CellSpec.from_json((folder / "cell.json").read_text())
-    checkpoint = read_checkpoint(folder)
+    try:
+        checkpoint = read_checkpoint(folder)
+    except Exception as error:  # torn, or not tensors and plain values: torch.load says so in many ways
+        raise AdlbenchError(
+            f"{folder / 'checkpoint.pt'}: cannot be read ({type(error).__name__}); run again"
+        ) from error
     if checkpoint is None:
         raise AdlbenchError(f"{folder}: there is no checkpoint.pt; run the cell again")
     data = load_data(spec)

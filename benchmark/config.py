@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -57,6 +58,10 @@ class ConfigError(AdlbenchError):
     def __init__(self, problems: Sequence[str]):
         self.problems = tuple(problems)
         super().__init__("\n".join(problems))
+
+
+class BrokenTarget(ConfigError):
+    """The configuration is right, but the module that it names raises when it is imported."""
 
 
 # ------------------------------------------------------------------------------------------------------------- messages
@@ -122,6 +127,20 @@ def _nested_names(spec: type, location: Sequence[str]) -> list[str]:
 
 
 # -------------------------------------------------------------------------------------------------------------- catalog
+_allowed = {"adlbench"}  # packages whose classes may be named by a `_target_`
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")  # of a node, a package: nothing that leads out of its folder
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Let ``_target_`` name classes of these packages: what the command line calls plug-ins, and nothing from a file."""
+    _allowed.update(packages)
+
+
+def allowed() -> tuple[str, ...]:
+    return tuple(sorted(_allowed))
+
+
 class Catalog:
     """The YAML files of this package and of its plug-ins, by group and name."""
 
@@ -129,18 +148,19 @@ class Catalog:
         self.packages = ("adlbench", *installed_packages(), *plugins)
         self.folders = [Path(str(files("adlbench"))) / "configs", *folders]
         for package in self.packages[1:]:
-            found = config_folders(package)
+            found = config_folders(package) if re.fullmatch(r"[A-Za-z_]\w*", package) else None
             if found is None:
                 raise ConfigError([f"plug-in {package!r} cannot be imported; install it or mend plugins="])
             self.folders += found
         self._specs: dict[tuple[str, str], Any] = {}
+        allow(self.packages)
 
     def names(self, group: str) -> list[str]:
         return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
 
     def path(self, group: str, name: str) -> Path:
         for folder in self.folders:
-            if (folder / group / f"{name}.yaml").is_file():
+            if NAME.fullmatch(name) and (folder / group / f"{name}.yaml").is_file():
                 return folder / group / f"{name}.yaml"
         raise ConfigError([f"{group}={name}: there is no such {group}{nearest(name, self.names(group))}"])
 
@@ -169,8 +189,8 @@ class Catalog:
                 overrides = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
                 config = compose(config_name=f"{group}/{name}", overrides=overrides)
             node = OmegaConf.to_container(config[group], resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            first = str(error).strip().splitlines()[0]
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            first = getattr(error, "problem", None) or str(error).strip().splitlines()[0]
             raise ConfigError([f"{where}: {first}; mend the defaults list or the interpolation"]) from error
         return typing.cast(dict[str, Any], node)
 
@@ -194,9 +214,17 @@ class Catalog:
             raise ConfigError([f"{where}: the file is empty; a {group} needs at least {_required(SPECS[group])}"])
         if not isinstance(node, dict):
             raise ConfigError([f"{where}: a mapping of keys to values expected, got a {type(node).__name__}"])
-        for entry in node.get("defaults", []):
-            if isinstance(entry, str) and entry != "_self_":
-                parent = entry.rpartition("/")[2]
+        for value in _strings(node):
+            if ":" in value.partition("${")[2]:  # ${oc.env:SECRET}, also with parts of the name interpolated
+                raise ConfigError(
+                    [f"{where}: {value!r}: resolvers are not allowed; write the value, or refer to a key"]
+                )
+        if "hydra" in node:
+            raise ConfigError([f"{where}: unknown key 'hydra'; remove it"])
+        for parent in node.get("defaults") or []:
+            if not isinstance(parent, str) or not NAME.fullmatch(parent.removeprefix("_")):
+                raise ConfigError([f"{where}: defaults: {parent!r} is not the name of a {group}; give names alone"])
+            if parent != "_self_":
                 if parent not in self.names(group):
                     near = nearest(parent, self.names(group))
                     raise ConfigError([f"{where}: defaults: there is no {group} {parent!r}{near}"])
@@ -207,6 +235,8 @@ class Catalog:
         node = dict(node)
         target = node.pop("_target_", None)
         if group in ("method", "dataset"):
+            if "target" in node:
+                problems.append(f"{where}: unknown key 'target'; did you mean '_target_'?")
             node["target"] = target or ""
         elif target is not None:
             problems.append(f"{where}: key '_target_' is for methods and datasets; a {group} is data only, remove it")
@@ -232,8 +262,11 @@ class Catalog:
         return spec
 
     def _target(self, target: Any, base: type, where: str, problems: list[str]) -> type | None:
-        if not isinstance(target, str) or "." not in target:
+        if not target:
             problems.append(f"{where}: key '_target_' is missing; give the import path of a {base.__name__} class")
+            return None
+        if not isinstance(target, str) or not TARGET.fullmatch(target):
+            problems.append(f"{where}: _target_ {target!r} is not the import path of a class, like package.module.Name")
             return None
         if target.partition(".")[0] not in self.packages:
             problems.append(
@@ -244,13 +277,17 @@ class Catalog:
         module_name, _, class_name = target.rpartition(".")
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
-            problems.append(
-                f"{where}: _target_ {target!r} cannot be imported ({error}); mend the path or install what it needs"
+        except Exception as error:
+            problem = (
+                f"{where}: _target_ {target!r} cannot be imported ({type(error).__name__}: {error}); "
+                f"mend the path or install what it needs"
             )
-            return None
+            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+                problems.append(problem)  # there is no such module: a mistake in the YAML file
+                return None
+            raise BrokenTarget([*problems, problem]) from error
         cls = getattr(module, class_name, None)
-        if not isinstance(cls, type) or not issubclass(cls, base):
+        if not _is_own(cls, base):
             classes = [
                 n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base) and v is not base
             ]
@@ -279,6 +316,10 @@ class Catalog:
                     problems.append(
                         f"{where}: {group}s: there is no {group} {name!r}{nearest(name, self.names(group))}"
                     )
+        for name in spec.inference_batch_sizes:
+            if name not in self.names("fidelity"):
+                near = nearest(name, self.names("fidelity"))
+                problems.append(f"{where}: inference_batch_sizes: there is no fidelity {name!r}{near}")
         if not spec.metrics:
             problems.append(f"{where}: metrics is empty; name at least one")
         if spec.protocol not in PROTOCOLS:
@@ -331,6 +372,15 @@ class Catalog:
         return problems
 
 
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        yield from (text for pair in node.items() for part in pair for text in _strings(part))
+    elif isinstance(node, (list, tuple)):
+        yield from (text for part in node for text in _strings(part))
+
+
 def _display(path: Path) -> str:
     """``configs/method/cnn.yaml``: from the folder that holds the groups on."""
     return "/".join(path.parts[-3:])
@@ -380,9 +430,27 @@ def check_parameters(cls: type, parameters: Mapping[str, Any], where: str, probl
 
 
 # ------------------------------------------------------------------------------------------------------------ instances
-def _class(target: str) -> type:
+def _is_own(cls: object, base: type) -> bool:
+    """A class of the wanted kind that is defined in an allowed package, not one that was only imported there."""
+    return (
+        isinstance(cls, type)
+        and issubclass(cls, base)
+        and cls is not base
+        and cls.__module__.partition(".")[0] in allowed()
+    )
+
+
+def _class(target: str, base: type) -> type:
+    """The class ``target``. A cell that is read from a folder is trusted no more than a YAML file."""
     module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    cls = None
+    if TARGET.fullmatch(target) and target.partition(".")[0] in allowed():
+        cls = getattr(importlib.import_module(module), name, None)
+    if not _is_own(cls, base):
+        raise ConfigError(
+            [f"_target_ {target!r} is not a {base.__name__} class of the allowed packages ({', '.join(allowed())})"]
+        )
+    return typing.cast(type, cls)
 
 
 def _build(cls: type, parameters: Mapping[str, Any], where: str) -> Any:
@@ -394,11 +462,11 @@ def _build(cls: type, parameters: Mapping[str, Any], where: str) -> Any:
 
 
 def build_dataset(spec: DatasetSpec) -> Dataset:
-    return typing.cast(Dataset, _build(_class(spec.target), spec.parameters, f"dataset {spec.name}"))
+    return typing.cast(Dataset, _build(_class(spec.target, Dataset), spec.parameters, f"dataset {spec.name}"))
 
 
 def build_method(spec: MethodSpec, parameters: Mapping[str, Any]) -> Method:
-    return typing.cast(Method, _build(_class(spec.target), parameters, f"method {spec.name}"))
+    return typing.cast(Method, _build(_class(spec.target, Method), parameters, f"method {spec.name}"))
 
 
 def build_evaluator(spec: TaskSpec) -> Evaluator:

@@ -45,7 +45,7 @@ def hardware_class(device: torch.device) -> str:
 
 
 @cache
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
@@ -59,7 +59,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": _packages(),
+        "packages": packages(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.records import read_record
 
 FORMAT = "adlbench-records"

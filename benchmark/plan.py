@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from pydantic import TypeAdapter
 
 from adlbench.benchmark.api import AdlbenchError, Budget, DataSchema, Dataset
 from adlbench.benchmark.config import (
+    BrokenTarget,
     Catalog,
     ConfigError,
     build_dataset,
@@ -21,8 +25,10 @@ from adlbench.benchmark.config import (
     nearest,
     resolve_method,
 )
+from adlbench.benchmark.sources import digest, sources
 from adlbench.benchmark.specs import (
     DatasetSpec,
+    ExecutorSpec,
     FidelitySpec,
     MethodSpec,
     Request,
@@ -49,8 +55,11 @@ class CellSpec:
     device: str
     deterministic: bool
     suite_seed: int
+    # Not part of the identity, but a record counts only while they are the same (sources.py):
+    code: Mapping[str, str] = field(default_factory=dict)  # module -> hash, of the method
+    data_code: str = ""  # digest of the dataset's
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the cell: a hash over all that can change its numbers, and over nothing else."""
         identity = {
@@ -63,20 +72,31 @@ class CellSpec:
         text = json.dumps(identity, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def name(self) -> str:
         dataset = self.dataset.name if self.instance == "all" else f"{self.dataset.name}.{self.instance}"
-        return f"{self.task.name}/{dataset}/{self.method.name}/{self.fidelity.name}/seed{self.seed}"
+        parts = (self.task.name, dataset, self.method.name, self.fidelity.name, f"seed{self.seed}")
+        return "/".join(_plain(part) for part in parts)
 
     def folder(self, results_dir: Path) -> Path:
         return results_dir / "runs" / f"{self.name}-{self.key}"
 
     def to_json(self) -> str:
-        return TypeAdapter(CellSpec).dump_json(self, indent=1).decode()
+        return _adapter().dump_json(self, indent=1).decode()
 
     @staticmethod
     def from_json(text: str) -> CellSpec:
-        return TypeAdapter(CellSpec).validate_json(text)
+        return _adapter().validate_json(text)
+
+
+@cache
+def _adapter() -> TypeAdapter[CellSpec]:
+    return TypeAdapter(CellSpec)
+
+
+def _plain(name: str) -> str:
+    """``name`` as one part of a path that leads nowhere else; names come from files and from datasets' instances."""
+    return re.sub(r"[^\w.\-+ ]", "_", name).strip(". ")[:100] or "_"
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,15 @@ class Skip:
     instance: str
     method: str
     reason: str
+    broken: bool = False  # not a pair that does not fit, but code that cannot be imported: a failure
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A method or dataset whose module raises when it is imported. It takes no other cell with it."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +124,7 @@ class Plan:
     cells: tuple[CellSpec, ...]
     skipped: tuple[Skip, ...]
     title: str
+    executor: ExecutorSpec = field(default_factory=lambda: ExecutorSpec("local"))
 
 
 def resolve_device(device: str) -> str:
@@ -117,7 +147,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
     loader = _Loader(catalog, request)
     suite = _suite(request, loader)
     fidelity = loader.get("fidelity", request.fidelity or (suite.fidelity if suite else None) or "short")
-    loader.get("executor", request.executor)
+    executor = loader.get("executor", request.executor)
     entries = [(entry, loader.get("task", entry.task)) for entry in _entries(request, suite, loader)]
     nodes = []
     for entry, task in entries:
@@ -137,9 +167,13 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
     seeds = request.seed or (suite.seeds if suite else None) or fidelity.seeds
     data = _DataCache()
     for entry, task, datasets, methods in nodes:
-        for dataset in datasets:
+        for dataset, method in product(datasets, methods):
+            broken = next((spec for spec in (dataset, method) if isinstance(spec, Broken)), None)
+            if broken is not None:
+                skipped.append(Skip(task.name, dataset.name, "all", method.name, broken.reason, broken=True))
+        for dataset in (dataset for dataset in datasets if not isinstance(dataset, Broken)):
             for instance, schema in data.instances(dataset, request.instance or entry.instances):
-                for method in methods:
+                for method in (method for method in methods if not isinstance(method, Broken)):
                     axes = {"task": task.name, "dataset": dataset.name, "instance": instance}
                     reason = schema if isinstance(schema, str) else None
                     changes = loader.method_changes
@@ -150,6 +184,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                     if reason is not None:
                         skipped.append(Skip(task.name, dataset.name, instance, method.name, reason))
                         continue
+                    code, data_code = sources(method.target), digest(sources(dataset.target))
                     for seed in seeds:
                         cells.append(
                             CellSpec(
@@ -166,6 +201,8 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                                 device=device,
                                 deterministic=request.deterministic,
                                 suite_seed=request.suite_seed,
+                                code=code,
+                                data_code=data_code,
                             )
                         )
     for cell in cells:
@@ -173,7 +210,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
             raise ConfigError(
                 [f"configs/method/{cell.method.name}.yaml: budget is empty; set steps, seconds or samples"]
             )
-    return Plan(tuple(cells), tuple(skipped), _title(request))
+    return Plan(tuple(cells), tuple(skipped), _title(request), executor)
 
 
 def cut(budget: Budget, steps: int | None) -> Budget:
@@ -199,6 +236,8 @@ class _Loader:
         }
         try:
             return self.catalog.spec(group, name, changes)
+        except BrokenTarget as error:
+            return Broken(name, str(error))
         except ConfigError as error:
             self.problems += error.problems
             return None
@@ -251,6 +290,8 @@ class _DataCache:
                     self._schemas[key] = dataset.schema(name)
                 except AdlbenchError as error:
                     self._schemas[key] = str(error)
+                except Exception as error:  # a bug in a dataset takes no other cell with it
+                    self._schemas[key] = f"its schema raises {type(error).__name__}: {error}"
             yield name, self._schemas[key]
 
 
@@ -266,9 +307,3 @@ def _misfit(task: TaskSpec, schema: DataSchema, method: MethodSpec, parameters: 
     if absent:
         return f"the data has no {', '.join(sorted(absent))}"
     return instance.skip(schema)
-
-
-def estimate_seconds(cell: CellSpec, history: Callable[[CellSpec], float | None]) -> float | None:
-    """Wall time of the cell: what the same pair took before, else its budget in seconds, else unknown."""
-    known = history(cell)
-    return known if known is not None else cell.budget.seconds

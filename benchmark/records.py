@@ -10,6 +10,7 @@ images/           pictures for people
 exhibits/         what the report's page shows: index.json [{title, kind, file, meta}], and the arrays of each
 checkpoint.pt     the last state: to continue, and to evaluate again
 log.txt           what the cell printed
+inputs.json       the files that its data was read from, with size and time
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+
+from adlbench.benchmark.errors import AdlbenchError
+from adlbench.benchmark.sources import digest
 
 SCHEMA_VERSION = 1
 STATUSES = ("done", "failed", "timeout", "out_of_memory", "diverged", "interrupted", "skipped")
@@ -130,11 +136,9 @@ def write_record(folder: Path, record: Record) -> None:
 
 def read_record(folder: Path) -> Record:
     """Raises AdlbenchError where there is none, or one that this version cannot read."""
-    from adlbench.benchmark.api import AdlbenchError  # brings torch, which reading tables does not need
-
     path = folder / "record.json" if folder.is_dir() else folder
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes())
+        return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise AdlbenchError(
             f"{folder}: no record.json there; give the folder of a finished cell below results/runs"
@@ -145,7 +149,106 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
 def find_records(results_dir: Path) -> Iterator[tuple[Path, Record]]:
     """All readable records below ``results_dir``, in a stable order."""
     for path in sorted((results_dir / "runs").glob("**/record.json")):
-        yield path.parent, read_record(path.parent)
+        with suppress(AdlbenchError):
+            yield path.parent, read_record(path.parent)
+
+
+# ---------------------------------------------------------------------------------------------------------------- index
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a plan needs of a record. Read from the index, because a hundred thousand records take minutes to read."""
+
+    name: str
+    cell_key: str
+    status: str
+    reason: str
+    started: str
+    wall_seconds: float
+    data_fingerprint: str
+    code: str  # digest of the method's sources; empty where they were not recorded
+
+    @staticmethod
+    def of(record: Record) -> Summary:
+        return Summary(
+            record.name,
+            record.cell_key,
+            record.status,
+            record.reason,
+            record.started,
+            record.wall_seconds,
+            record.data_fingerprint,
+            digest(record.code.get("sources") or {}),
+        )
+
+
+class Index:
+    """``runs/index.jsonl``: one line for each record that was written, the last one of a folder counts.
+
+    It is a cache and may be deleted: a line counts only while record.json has the size and the time that it had then,
+    and a record without a line is read. A line that a killed writer left half is passed over.
+    """
+
+    def __init__(self, results_dir: Path):
+        self._runs = results_dir / "runs"
+        self._lines: dict[str, list[Any]] = {}
+        self._new: list[str] = []
+        try:
+            with open(self._runs / "index.jsonl", encoding="utf-8") as file:
+                for line in file:
+                    if line.endswith("]\n"):
+                        entry = json.loads(line)
+                        self._lines[entry[0]] = entry
+        except FileNotFoundError:
+            for path in self._runs.glob("**/record.json"):
+                self.get(path.parent)
+        except ValueError:
+            self._lines.clear()
+
+    def get(self, folder: Path) -> Summary | None:
+        """None where there is no record, or one that cannot be read: then the cell has to be run."""
+        path = f"{folder}/record.json"
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        key = str(folder).removeprefix(f"{self._runs}/")
+        line = self._lines.get(key)
+        if line is not None and line[1] == found.st_mtime_ns and line[2] == found.st_size:
+            return Summary(*line[3:])
+        try:
+            summary = Summary.of(read_record(folder))
+        except AdlbenchError:
+            return None
+        values = [getattr(summary, name) for name in Summary.__slots__]
+        self._lines[key] = [key, found.st_mtime_ns, found.st_size, *values]
+        self._new.append(json.dumps(self._lines[key], separators=(",", ":")))
+        return summary
+
+    def all(self) -> Iterator[Summary]:
+        return (Summary(*line[3:]) for line in self._lines.values())
+
+    def save(self) -> None:
+        """Append what was learnt since. Only for the holder of the runner's lock."""
+        if self._new and self._runs.is_dir():
+            with open(self._runs / "index.jsonl", "a", encoding="utf-8") as file:
+                file.write(
+                    "\n" + "\n".join(self._new) + "\n"
+                )  # the first line break ends a half line of a killed writer
+            self._new.clear()
+
+
+def supersede(results_dir: Path, folder: Path) -> None:
+    """Move a record that no longer speaks for the code or data that is there out of the way, to ``superseded/``."""
+    record = read_record(folder)
+    moment = record.started.replace(":", "").replace("+0000", "Z")
+    target = results_dir / "superseded" / f"{folder.relative_to(results_dir / 'runs')}-{moment}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, target)

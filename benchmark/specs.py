@@ -36,6 +36,7 @@ class TaskSpec:
     aggregate: str = "mean over items"
     options: dict[str, Any] = field(default_factory=dict)  # fields of the evaluator
     references: tuple[dict[str, Any], ...] = ()
+    inference_batch_sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # fidelity -> in place of its own
     __pydantic_config__ = _FORBID
 
     @property
@@ -164,10 +165,16 @@ class SuiteSpec:
 class ExecutorSpec:
     name: str
     description: str = ""
-    slots: int | None = (
-        None  # cells at a time; None: one for each accelerator, else one for each two cores (at least 2)
-    )
-    isolation: Literal["forkserver", "spawn", "inline"] = "forkserver"
+    kind: Literal["local", "slurm", "ray"] = "local"
+    slots: int | None = None  # cells at a time; None: as many as the accelerators hold, else by the number of cores
+    threads: int | None = None  # of each cell; None: the cores are shared out
+    gpus: float = 1.0  # accelerators of each cell, on device=cuda; 0.5 lets two cells share one
+    memory_gb: float | None = None  # of each cell with all its processes; None: until the machine has none left
+    max_processes: int = 256  # of each cell
+    cores: int = 1  # of each cell, on a cluster
+    submit: dict[str, Any] = field(default_factory=dict)  # what the cluster is to know: submitit's or Ray's parameters
+    lost_seconds: float = 120.0  # on a cluster: after this time without a sign of life a cell is submitted again
+    isolation: Literal["forkserver", "spawn", "fork", "inline"] = "forkserver"
     grace_seconds: float = 5.0  # between TERM and KILL
     __pydantic_config__ = _FORBID
 

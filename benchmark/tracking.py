@@ -11,12 +11,16 @@ import json
 import logging
 import math
 import os
+import re
+import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from adlbench.benchmark.records import Record, find_records, write_json
+from adlbench.benchmark.errors import AdlbenchError
+from adlbench.benchmark.records import Record, Summary, find_records, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,18 +33,39 @@ MAX_TAG = 5000
 ROW_TAG = "adlbench.row"  # what a leaderboard needs of a run, in one value: 30 tags and metrics each cost a look-up
 ROW_AXES = (
     "task", "protocol", "dataset", "instance", "method", "fidelity", "seed", "hardware", "fingerprint",
-    "status", "precision", "trivial", "cell_key", "throughput_unit",
+    "status", "precision", "trivial", "cell_key", "throughput_unit", "git_commit",
 )  # fmt: skip
 ROW_COSTS = ("throughput", "train_seconds", "peak_memory_mb", "peak_device_memory_mb", "num_parameters")
+AWAY_SECONDS = 20.0  # after a failure: no record waits for a server that does not answer
 
 
 def default_uri(results_dir: Path) -> str:
-    """``$MLFLOW_TRACKING_URI``, else a sqlite file in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results_dir / 'mlflow.db').resolve()}"
+    """``$MLFLOW_TRACKING_URI``, else a sqlite file in the results folder.
+
+    Credentials in the address of a server move to the variables where MLflow looks for them too: it prints addresses.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results_dir / 'mlflow.db').resolve()}"
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.username:
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password or ""))
+        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return uri
 
 
 def ui_command(results_dir: Path) -> str:
-    return f"mlflow ui --backend-store-uri {default_uri(results_dir)}"
+    uri = default_uri(results_dir)
+    return redacted(uri) if uri.startswith("http") else f"mlflow ui --backend-store-uri {redacted(uri)}"
+
+
+def redacted(text: str) -> str:
+    """``text`` without the credentials of MLflow, which may stand in an address or in an error's message."""
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    if password := urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).password:
+        text = text.replace(password, "***").replace(unquote(password), "***")
+    return re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
 
 
 class Tracker:
@@ -48,6 +73,8 @@ class Tracker:
 
     def __init__(self, results_dir: Path, title: str, invocation: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take four minutes
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports every table that it creates
         warnings.filterwarnings("ignore", module="mlflow")
         from mlflow import MlflowClient
@@ -57,18 +84,51 @@ class Tracker:
         results_dir.mkdir(parents=True, exist_ok=True)
         self.uri = default_uri(results_dir)
         self._results_dir, self._title, self._invocation = results_dir, title, invocation
+        _create_store(self.uri)
         self._client: MlflowClient = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}
+        self._away_until = 0.0
+
+    def has(self, folder: Path, record: Record | Summary) -> bool:
+        """Whether this record was delivered whole to this store, as the marker in its folder says."""
+        return record.status == "interrupted" or _marker(folder) == {**self._stamp(record), "whole": True}
+
+    def _stamp(self, record: Record | Summary) -> dict[str, Any]:
+        return {
+            "uri": redacted(self.uri),
+            "cell_key": record.cell_key,
+            "started": record.started,
+            "status": record.status,
+        }
 
     def deliver(self, folder: Path, record: Record) -> str | None:
-        """Export one record; returns the run's id, or None when this record was delivered before."""
-        marker = folder / DELIVERED
-        stamp = {"uri": self.uri, "cell_key": record.cell_key, "started": record.started, "status": record.status}
-        if marker.exists():
-            earlier = json.loads(marker.read_text())
-            if {key: earlier.get(key) for key in stamp} == stamp:
-                return None
+        """Export one record; returns the run's id, or None when this record was delivered before.
+
+        The marker says that a delivery began before it begins, and that it is whole when it is. So after a delivery that
+        was cut off, and only then, the store is asked what became of it: a whole run is kept, half a run deleted.
+        """
+        if record.status == "interrupted":  # it goes on, and its end is what counts
+            return None
+        marker, stamp = folder / DELIVERED, self._stamp(record)
+        earlier = _marker(folder)
+        if earlier == {**stamp, "whole": True}:
+            return None
+        if earlier == {**stamp, "whole": False} and self._kept_whole(record):
+            write_json(marker, {**stamp, "whole": True})
+            return None
+        if time.monotonic() < self._away_until:
+            raise AdlbenchError("it did not answer a moment ago")
+        write_json(marker, {**stamp, "whole": False})
+        try:
+            run_id = self._export(folder, record)
+        except Exception:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise
+        write_json(marker, {**stamp, "whole": True})
+        return run_id
+
+    def _export(self, folder: Path, record: Record) -> str:
         from mlflow.entities import Param, RunTag
 
         experiment = self._experiment(record.task)
@@ -86,10 +146,19 @@ class Tracker:
         if (folder / "images").is_dir():
             self._client.log_artifacts(run_id, str(folder / "images"), "images")
         self._client.log_batch(run_id, tags=[RunTag("adlbench.delivered", "whole")])
-        status = {"done": "FINISHED", "interrupted": "KILLED"}.get(record.status, "FAILED")
+        status = "FINISHED" if record.status == "done" else "FAILED"
         self._client.set_terminated(run_id, status, end_time=_milliseconds(record) + int(1000 * record.wall_seconds))
-        write_json(marker, {**stamp, "run_id": run_id})
-        return run_id
+        return str(run_id)
+
+    def _kept_whole(self, record: Record) -> bool:
+        whole = False
+        wanted = f"tags.cell_key = '{record.cell_key}' AND tags.started = '{record.started}'"
+        for run in self._client.search_runs([self._experiment(record.task)], wanted):
+            if run.data.tags.get("adlbench.delivered") == "whole" and run.info.status != "RUNNING" and not whole:
+                whole = True
+            else:
+                self._client.delete_run(run.info.run_id)
+        return whole
 
     def close(self, status: str = "FINISHED") -> None:
         for run_id in self._parents.values():
@@ -102,8 +171,21 @@ class Tracker:
             location = None
             if self.uri.startswith("sqlite"):  # else it would depend on the working directory
                 location = (self._results_dir / "mlartifacts" / task).resolve().as_uri()
-            self._experiments[task] = found.experiment_id if found else self._client.create_experiment(name, location)
+            self._experiments[task] = found.experiment_id if found else self._create_experiment(name, location)
         return self._experiments[task]
+
+    def _create_experiment(self, name: str, location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.create_experiment(name, location)
+        except (
+            MlflowException
+        ):  # another runner was faster (seen as RESOURCE_ALREADY_EXISTS and as a broken constraint)
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
 
     def _parent(self, task: str) -> str:
         if task not in self._parents:
@@ -129,10 +211,46 @@ class Tracker:
 
 def sync(results_dir: Path, title: str = "sync", invocation: str = "sync") -> int:
     """Deliver every record below ``results_dir`` that has not been; returns how many were."""
-    tracker = Tracker(results_dir, title, invocation)
-    delivered = sum(tracker.deliver(folder, record) is not None for folder, record in find_records(results_dir))
-    tracker.close()
+    delivered = 0
+    try:
+        tracker = Tracker(results_dir, title, invocation)
+        for folder, record in find_records(results_dir):
+            delivered += tracker.deliver(folder, record) is not None
+        tracker.close()
+    except Exception as error:
+        raise AdlbenchError(
+            f"{delivered} records were delivered to {redacted(default_uri(results_dir))}, then it failed "
+            f"({redacted(str(error)).splitlines()[0]}); run the same command again when it is back"
+        ) from error
     return delivered
+
+
+def _create_store(uri: str) -> None:
+    """A sqlite store appears under its name when it is whole.
+
+    MLflow makes its tables in fifty migrations; a process that is killed among them leaves a file that no later one can
+    open ("duplicate column name").
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        from mlflow import MlflowClient
+
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            whole = f"sqlite:///{temporary}"
+            MlflowClient(tracking_uri=whole, registry_uri=whole).search_experiments(max_results=1)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    try:
+        marker = json.loads((folder / DELIVERED).read_text())
+    except (OSError, ValueError):
+        return {}
+    marker.pop("run_id", None)  # of version 0.1.0, which wrote the marker at the end
+    return {"whole": True, **marker}
 
 
 def search_cells(uri: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
@@ -172,6 +290,7 @@ def _tags(record: Record) -> dict[str, str]:
         "fidelity": record.fidelity,
         "seed": str(record.seed),
         "cell_key": record.cell_key,
+        "started": record.started,
         "status": record.status,
         "reason": record.reason[:MAX_TAG],
         "device": record.specification["device"],

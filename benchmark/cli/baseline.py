@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.environment import code_version
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.regression import baseline
 
     folder = Path(args.folder)
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_cells(suite, overrides):  # type: ignore[no-untyped-def]
     """The cells that a suite and overrides mean. Raises AdlbenchError where there are none."""
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.config import Catalog, parse_request
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.plan import plan
 
     request = parse_request([*([f"suite={suite}"] if suite else []), *overrides])

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.cli.compare import compare_refs
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.regression import worktrees
     from adlbench.benchmark.regression.bisection import bisect
 

@@ -30,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.cli.baseline import plan_cells, run_cells
     from adlbench.benchmark.environment import code_version
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.records import write_atomic, write_json
     from adlbench.benchmark.regression import baseline as baselines
     from adlbench.benchmark.regression.results import exit_code, read_result

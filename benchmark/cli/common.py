@@ -7,8 +7,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from adlbench.benchmark.durations import duration
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+__all__ = ["add_overrides", "duration", "make_console", "print_json"]
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +33,3 @@ def make_console(*, to_stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
-
-
-def duration(seconds: float | None) -> str:
-    """``3:05``, ``1:02:03``, or a dash for what is not known."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

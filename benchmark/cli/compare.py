@@ -68,8 +68,8 @@ def compare_refs(args: argparse.Namespace, refs: tuple[str, str]):  # type: igno
     import sys
     from pathlib import Path
 
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.config import Catalog, parse_request
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.regression import comparison, worktrees
     from adlbench.benchmark.regression.speed import SpeedRule
 

@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from adlbench.benchmark.api import AdlbenchError
     from adlbench.benchmark.config import Catalog, build_dataset
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.prepare.prepare import prepare, verify
 
     catalog = Catalog()

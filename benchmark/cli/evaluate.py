@@ -12,6 +12,9 @@ from adlbench.benchmark.cli.common import print_json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", metavar="RECORD", help="folder of a finished cell")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="PACKAGE", help="that the cell may take classes from"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from adlbench.benchmark.cell import reevaluate
+    from adlbench.benchmark.config import allow
+    from adlbench.benchmark.plugins import installed_packages
     from adlbench.benchmark.records import read_record
 
     folder = Path(args.record)
@@ -27,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     threads = read_record(folder).environment.get("threads")
     if threads:
         torch.set_num_threads(int(threads))  # sums of another order would differ in the last bit
+    allow([*installed_packages(), *args.plugins])
     result = reevaluate(folder)
     if args.json:
         print_json({"recorded": result.recorded, "recomputed": result.recomputed, "differing": result.differing})

@@ -50,7 +50,7 @@ def filtered_frame(filters: list[str]) -> tuple[pd.DataFrame, Path]:
         elif key in AXES and value:
             wanted[key] = value.split(",")
         else:
-            from adlbench.benchmark.api import AdlbenchError
+            from adlbench.benchmark.errors import AdlbenchError
 
             raise AdlbenchError(f"{text!r}: not a filter; use KEY=VALUE with {', '.join(AXES)} or results_dir")
     frame = cell_frame(results_dir)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = boards(frame)
     if not found:
-        from adlbench.benchmark.api import AdlbenchError
+        from adlbench.benchmark.errors import AdlbenchError
 
         raise AdlbenchError("no cell matches; `adlbench leaderboard` without filters shows what there is")
     paths = write_boards(found, Path(args.out) if args.out else results_dir / "leaderboard")

@@ -27,6 +27,8 @@ from adlbench.benchmark.cli import (
     plan,
     report,
     run,
+    show,
+    status,
     sync,
     test,
 )
@@ -35,6 +37,8 @@ VERBS = {
     "list": list_,
     "plan": plan,
     "run": run,
+    "status": status,
+    "show": show,
     "evaluate": evaluate,
     "leaderboard": leaderboard,
     "report": report,
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _mendable(error: Exception) -> list[str] | None:
     """The lines to print for an error that the user can mend; None for a bug, which deserves its traceback."""
-    from adlbench.benchmark.api import AdlbenchError
+    from adlbench.benchmark.errors import AdlbenchError
 
     if isinstance(error, AdlbenchError):
         return [line for line in str(error).splitlines() if line]

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from adlbench.benchmark.api import AdlbenchError
+    from adlbench.benchmark.errors import AdlbenchError
     from adlbench.benchmark.scaffold import find_place, new_dataset, new_method, new_task
 
     place = find_place(args.into)

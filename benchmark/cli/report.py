@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     frame, results_dir = filtered_frame(args.filters)
     if frame.empty:
-        from adlbench.benchmark.api import AdlbenchError
+        from adlbench.benchmark.errors import AdlbenchError
 
         raise AdlbenchError("no cell matches; `adlbench leaderboard` without filters shows what there is")
     from adlbench.benchmark.leaderboard.report.page import write_report

@@ -14,12 +14,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from adlbench.benchmark.tracking import default_uri, sync
+    from adlbench.benchmark.runner import exclusive
+    from adlbench.benchmark.tracking import default_uri, redacted, sync
 
     results_dir = Path(args.results_dir)
-    delivered = sync(results_dir)
+    with exclusive(results_dir):  # a runner delivers its records itself
+        delivered = sync(results_dir)
+    uri = redacted(default_uri(results_dir))
     if args.json:
-        print_json({"delivered": delivered, "uri": default_uri(results_dir)})
+        print_json({"delivered": delivered, "uri": uri})
     else:
-        print(f"{delivered} records delivered to {default_uri(results_dir)}")
+        print(f"{delivered} records delivered to {uri}")
     return 0

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.leaderboard.statistics import CONFIDENCE, t_interval
 from adlbench.benchmark.records import Record, find_records, read_arrays
 

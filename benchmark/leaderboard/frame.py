@@ -54,7 +54,7 @@ def cell_frame(results_dir: Path, *, latest: bool = True) -> pd.DataFrame:
 def _from_sqlite(uri: str) -> pd.DataFrame:
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.exists():
-        from adlbench.benchmark.api import AdlbenchError  # brings torch, which a table does not need
+        from adlbench.benchmark.errors import AdlbenchError
 
         raise AdlbenchError(
             f"{path.name}: there are no results yet in {path.parent}; start with `adlbench run suite=demo`"

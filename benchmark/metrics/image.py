@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 
 MAX_PSNR = 100.0  # dB, of two equal images: their error is 0 and its logarithm is not a number that can be averaged
 WINDOW = 11

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from adlbench.benchmark.api import AdlbenchError
 from adlbench.benchmark.config import nearest
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import write_json
 from adlbench.benchmark.regression.accuracy import MIN_SEEDS, one_sided_ends

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.regression import speed
 from adlbench.benchmark.regression.results import (
     AccuracyFinding,

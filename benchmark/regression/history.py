@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.leaderboard.frame import cell_frame
 from adlbench.benchmark.regression.steps import Step, steps
 

@@ -34,8 +34,8 @@ class CellOutcome:
 
     def metric(self, name: str) -> float:
         """The metric's mean over the seeds. Raises AdlbenchError for a metric that the cell does not have."""
-        from adlbench.benchmark.api import AdlbenchError
         from adlbench.benchmark.config import nearest
+        from adlbench.benchmark.errors import AdlbenchError
 
         for record in self.records:
             if name not in record.metrics:
@@ -58,9 +58,9 @@ def adlbench_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], C
     finished: dict[str, Any] = {}
 
     def outcome(request: str) -> CellOutcome:
-        from adlbench.benchmark.api import AdlbenchError
         from adlbench.benchmark.cell import run_cell
         from adlbench.benchmark.config import Catalog, parse_request
+        from adlbench.benchmark.errors import AdlbenchError
         from adlbench.benchmark.plan import plan
 
         parsed = parse_request(shlex.split(request))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.records import read_arrays
 from adlbench.benchmark.regression import accuracy
 from adlbench.benchmark.regression.accuracy import MIN_SEEDS, AccuracyVerdict

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.regression.speed import SpeedRule, enough
 
 SCRIPT = Path(__file__).resolve().with_name("worker.py")

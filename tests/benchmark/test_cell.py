@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_interrupted_cell_resumes_to_the_same_record(tmp_path: Path, stop_at: in
     assert torch.equal(states[0]["method"]["net"]["weight"], states[1]["method"]["net"]["weight"])
     assert torch.equal(states[0]["random"], states[1]["random"])
     assert sum(resumed.accounts.values()) == pytest.approx(resumed.wall_seconds, rel=0.01)
+
+
+def test_a_task_may_measure_other_batch_sizes(tmp_path: Path) -> None:
+    spec = toy()
+    spec = replace(spec, task=replace(spec.task, inference_batch_sizes={"smoke": (3,), "full": (8,)}))
+    assert [latency.batch_size for latency in run_cell(spec, tmp_path).latency] == [3]
+    assert spec.key == toy().key
 
 
 def test_divergence_keeps_the_last_good_state(tmp_path: Path) -> None:

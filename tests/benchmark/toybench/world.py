@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +36,7 @@ class Blobs(Dataset):
     num_test: int = 32
     poison: bool = False  # a NaN among the values
     classes: int = 2
+    shift_file: str = ""  # holds a number that is added to every value
 
     def schema(self, instance: str = "all") -> DataSchema:
         return DataSchema(
@@ -49,6 +53,8 @@ class Blobs(Dataset):
         generator = torch.Generator().manual_seed(0 if split == "train" else 1)
         label = torch.arange(n) % self.classes
         points = torch.randn(n, 4, 3, generator=generator) + 2.0 * label.reshape(n, 1, 1)
+        if self.shift_file:
+            points += float(Path(self.shift_file).read_text())
         if self.poison and n:
             points[0, 0, 0] = float("nan")
         return ArraySplit(points=points, label=label)
@@ -122,14 +128,33 @@ class Linear(Method):
         if self.misbehave == "hangs":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(600)
+        if self.misbehave == "segfaults":
+            ctypes.string_at(0)
+        if self.misbehave == "eats memory":
+            eaten = []
+            while sum(map(len, eaten)) < 8 * 2**30:
+                eaten.append(bytearray(b"x") * (32 * 2**20))
+                time.sleep(0.05)
+        if self.misbehave == "starts too many processes":
+            for _ in range(60):
+                subprocess.Popen(["sleep", "300"])
+            time.sleep(300)
+        if self.misbehave == "leaves a daemon":
+            subprocess.Popen(["sh", "-c", "setsid sleep 300 & exit"]).wait()
+        if self.misbehave == "prints its environment":
+            print("\n".join(f"{name}={value}" for name, value in os.environ.items()))
+        if self.misbehave == "prints":
+            for _ in range(40):
+                print("x" * 2**20)
+            print("the end")
         if self.misbehave == "diverges":
             with torch.no_grad():
                 self.net.weight.fill_(float("nan"))
-        if self.misbehave == "stops once":
+        if self.misbehave in ("stops once", "kills itself once"):
             marker = self.context.work_folder / "stopped"
             if not marker.exists():
                 marker.touch()
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM if self.misbehave == "stops once" else signal.SIGKILL)
 
 
 @dataclass(eq=False)

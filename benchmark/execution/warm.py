@@ -1,0 +1,20 @@
+"""Imported by the fork server only, last: what every cell would otherwise find out anew is found out once, before the fork."""
+
+import atexit
+import gc
+import os
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from adlbench.benchmark import environment, plan, records
+
+environment.packages()
+environment.code_version()
+environment.cpu_model()
+plan._adapter()
+records._adapter()
+with FlopCounterMode(display=False):  # imports torch._dynamo at its first operation: 1.4 s of every cell
+    torch.ones(1, device="meta").add(1)  # without data there is no thread to be lost in the fork
+atexit.register(os._exit, 0)  # the server has nothing to finish, and triton would list its leaks on the user's screen
+gc.freeze()  # else the first collection in a cell writes to, and so copies, every page that holds an object
