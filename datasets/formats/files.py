@@ -86,8 +86,8 @@ def table(lines: Sequence[str], columns: int | tuple[int, ...], path: Path, firs
 
 
 def check_finite(values: np.ndarray, name: str, path: Path) -> None:
-    """``values`` [N, ...]: raises for the first row with NaN or infinity."""
-    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1) if values.size else np.zeros(0, dtype=bool)
+    """``values`` [N, ...]: raises for the first row with NaN, infinity, or more than float32 could square."""
+    bad = ~(np.abs(values) < 1e18).reshape(len(values), -1).all(axis=1) if values.size else np.zeros(0, dtype=bool)
     if bad.any():
         raise DataError(f"{path}: {name} {int(bad.argmax())} is NaN or infinite ({bad.sum()} in all); {AGAIN}")
 
