@@ -111,6 +111,14 @@ def are_rotations(matrices: np.ndarray, tolerance: float) -> np.ndarray:
     return result
 
 
+def are_rigid(poses: np.ndarray, tolerance: float) -> np.ndarray:
+    """bool [N]: which of [N, 4, 4] turn and move, and do nothing else."""
+    small = (np.abs(poses) < 1e9).all(axis=(1, 2))  # false for NaN
+    last = (np.abs(poses[:, 3] - [0, 0, 0, 1]) < 1e-6).all(axis=1)
+    result: np.ndarray = small & last & are_rotations(poses[:, :3, :3], tolerance)
+    return result
+
+
 def named(folder: Path, name: str, source: Path) -> Path:
     """The path of ``name``, which the file ``source`` gives relative to ``folder`` and which must stay in it."""
     pure = PurePosixPath(name.replace("\\", "/"))

@@ -137,7 +137,9 @@ def test_heads_as_a_dataset(tmp_path: Path) -> None:
     assert len(train["expression"].unique(dim=0)) == 2
     for items in (train, test):
         eyes = -(items["world_to_camera"][:, :3, :3].transpose(1, 2) @ items["world_to_camera"][:, :3, 3:])[..., 0]
-        np.testing.assert_allclose(np.linalg.norm(eyes.numpy() - np.array(head.CENTRE), axis=1), head.DISTANCE, rtol=1e-5)
+        np.testing.assert_allclose(
+            np.linalg.norm(eyes.numpy() - np.array(head.CENTRE), axis=1), head.DISTANCE, rtol=1e-5
+        )
         seen = items["depth"] > 0
         assert items["depth"][seen].min() > schema.near
         assert items["depth"].max() < schema.far
