@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import inside
+from adlbench.datasets.formats.files import are_rigid, inside
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])  # the same camera: y turns down, z turns forward
 
@@ -59,9 +59,8 @@ def read_frames(path: Path) -> Frames:
         )
     if not 0.0 < angle < np.pi:
         raise DataError(f"{path}: camera_angle_x is {angle}; it must be an angle between 0 and pi, in radians")
-    for name, matrix in zip(names, matrices):
-        rotation = matrix[:3, :3]
-        if not np.isfinite(matrix).all() or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
+    for name, rigid in zip(names, are_rigid(matrices, 1e-3)):
+        if not rigid:
             raise DataError(
                 f"{path}: the transform_matrix of frame {name!r} is not a rigid motion; export the scene without scale"
             )

@@ -174,9 +174,9 @@ def _text_images(path: Path) -> list[Image]:
             seen = np.array((lines[index + 1][1] if index + 1 < len(lines) else "").split(), dtype=np.float64).reshape(
                 -1, 3
             )
-            points = seen[:, 2].astype(np.int64)
-            if not np.isfinite(seen).all() or (points != seen[:, 2]).any():
+            if not (np.abs(seen) < 2**53).all() or (seen[:, 2] != np.floor(seen[:, 2])).any():
                 raise ValueError
+            points = seen[:, 2].astype(np.int64)
         except ValueError:
             raise DataError(f"{path}, line {number + 1}: the observations are not 'x y point' each; {AGAIN}") from None
         images.append(Image(name, camera, _pose(np.array(pose[:4]), np.array(pose[4:]), where), seen[:, :2], points))

@@ -86,8 +86,8 @@ def table(lines: Sequence[str], columns: int | tuple[int, ...], path: Path, firs
 
 
 def check_finite(values: np.ndarray, name: str, path: Path) -> None:
-    """``values`` [N, ...]: raises for the first row with NaN or infinity."""
-    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1) if values.size else np.zeros(0, dtype=bool)
+    """``values`` [N, ...]: raises for the first row with NaN, infinity, or more than float32 could square."""
+    bad = ~(np.abs(values) < 1e18).reshape(len(values), -1).all(axis=1) if values.size else np.zeros(0, dtype=bool)
     if bad.any():
         raise DataError(f"{path}: {name} {int(bad.argmax())} is NaN or infinite ({bad.sum()} in all); {AGAIN}")
 
@@ -108,6 +108,14 @@ def are_rotations(matrices: np.ndarray, tolerance: float) -> np.ndarray:
     sound = np.where(small[:, None, None], matrices, 0.0)
     off = np.abs(sound @ sound.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     result: np.ndarray = (off <= tolerance) & (np.linalg.det(sound) > 0)
+    return result
+
+
+def are_rigid(poses: np.ndarray, tolerance: float) -> np.ndarray:
+    """bool [N]: which of [N, 4, 4] turn and move, and do nothing else."""
+    small = (np.abs(poses) < 1e9).all(axis=(1, 2))  # false for NaN
+    last = (np.abs(poses[:, 3] - [0, 0, 0, 1]) < 1e-6).all(axis=1)
+    result: np.ndarray = small & last & are_rotations(poses[:, :3, :3], tolerance)
     return result
 
 

@@ -44,7 +44,7 @@ def _faces(lines: list[str], path: Path, first: int) -> np.ndarray:
         rows = {len(line.split()) for line in lines}
         if rows == {4}:
             triangles = table(lines, 4, path, first)[:, 1:]
-            if (triangles == np.floor(triangles)).all():
+            if (triangles == np.floor(triangles)).all() and (np.abs(triangles) < MOST).all():
                 return triangles
     polygons = []
     for number, line in enumerate(lines, first):

@@ -49,10 +49,10 @@ def read_part_cloud(path: Path) -> PartCloud:
         raise DataError(f"{path} is empty; {AGAIN}")
     values = table(lines, 7, path)
     check_finite(values, "point", path)
+    check_indices(values[:, 6], len(PARTS), "the part of point", path)
     parts = values[:, 6].astype(np.int64)
     if (parts != values[:, 6]).any():
         raise DataError(f"{path}: part {values[(parts != values[:, 6]).argmax(), 6]} is no whole number; {AGAIN}")
-    check_indices(parts, len(PARTS), "the part of point", path)
     return PartCloud(values[:, :3].astype(np.float32), values[:, 3:6].astype(np.float32), parts)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adlbench.benchmark.api import DataError
-from adlbench.datasets.formats.files import AGAIN, are_rotations, read_text
+from adlbench.datasets.formats.files import AGAIN, are_rigid, read_text
 
 
 class Views(NamedTuple):
@@ -47,6 +47,6 @@ def _pose(path: Path) -> np.ndarray:
         pose = np.array([float(word) for word in read_text(path).split()]).reshape(4, 4)
     except ValueError:
         raise DataError(f"{path} is no 4x4 matrix; {AGAIN}") from None
-    if not np.isfinite(pose).all() or not are_rotations(pose[None, :3, :3], 1e-3)[0]:
+    if not are_rigid(pose[None], 1e-3)[0]:
         raise DataError(f"{path} is no rigid motion; {AGAIN}")
     return pose

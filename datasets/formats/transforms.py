@@ -15,7 +15,7 @@ import numpy as np
 from adlbench.benchmark.api import DataError
 from adlbench.datasets.formats.blender import OPENGL_TO_OPENCV
 from adlbench.datasets.formats.camera_models import Camera, make_camera
-from adlbench.datasets.formats.files import AGAIN, are_rotations, inside, read_json
+from adlbench.datasets.formats.files import AGAIN, are_rigid, inside, read_json
 
 FISHEYE = ("k1", "k2", "k3", "k4")
 BROWN = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
@@ -82,8 +82,7 @@ def _pose(matrix: Any, where: str) -> np.ndarray:
         pose = np.empty(0)
     if pose.shape == (3, 4):
         pose = np.concatenate([pose, [[0, 0, 0, 1]]])
-    rigid = pose.shape == (4, 4) and np.isfinite(pose).all() and bool(are_rotations(pose[None, :3, :3], 1e-2)[0])
-    if not rigid or np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
+    if pose.shape != (4, 4) or not are_rigid(pose[None], 1e-2)[0]:
         raise DataError(f"{where}: its transform_matrix is no rigid motion; export the scene without scale")
     u, _, v = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ v  # published files round; a rotation that is not quite one would bend rays

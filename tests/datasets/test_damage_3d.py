@@ -373,6 +373,7 @@ SPECIFIC = {
     ],
     "blender": [
         (edit_frame(file_path="../../etc/passwd"), "not a path inside"),
+        (edit_frame(transform_matrix=[*make.POSE[:3], [0, 0, 0, 0]]), "not a rigid motion"),
         (edit_frame(time="late"), "not a Blender transforms file"),
         (edit_frame(time=float("nan")), "have a time"),
     ],
@@ -435,6 +436,7 @@ SPECIFIC = {
     "srn pose": [
         (swap(b"1 0 0 0.5", b"2 0 0 0.5"), "no rigid motion"),
         (swap(b"0.5", b"nan"), "no rigid motion"),
+        (swap(b"0 0 0 1\n", b"0 0 0 0\n"), "no rigid motion"),
         (swap(b"0.5 ", b""), "no 4x4 matrix"),
     ],
     "ava256": [
