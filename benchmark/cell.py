@@ -291,7 +291,6 @@ def train(
     stop = StopFlag()
     chunk, last_checkpoint = 1, time.perf_counter()
     while not _spent(context, log.train_seconds):
-        stop.check()
         first = context.step == 0
         steps = _limited(1 if first else chunk, context)
         samples, waited = context.samples, clock.read()["data"]
@@ -326,11 +325,13 @@ def train(
                 raise Diverged(
                     f"{', '.join(broken)} not finite at step {context.step}; the last good state is in checkpoint.pt"
                 )
-        if time.perf_counter() - last_checkpoint > spec.fidelity.checkpoint_seconds or stop.requested:
+        stopping = stop.requested  # looked at once: what comes later is for the end of the next chunk
+        if time.perf_counter() - last_checkpoint > spec.fidelity.checkpoint_seconds or stopping:
             with clock.account("checkpoint"):
                 write_checkpoint(folder, method, context, log, clock, trained=False)
             last_checkpoint = time.perf_counter()
-    stop.check()
+        if stopping:
+            raise Interrupted
     context.progress = 1.0
 
 
@@ -393,10 +394,6 @@ class StopFlag:
 
     def _request(self, number: int, frame: object) -> None:
         self.requested = True
-
-    def check(self) -> None:
-        if self.requested:
-            raise Interrupted
 
 
 def throughput(windows: list[list[float]]) -> float | None:

@@ -16,7 +16,6 @@ from adlbench.benchmark.specs import ExecutorSpec
 
 EXECUTORS = {
     "local": "adlbench.benchmark.execution.local.LocalExecutor",
-    "ray": "adlbench.benchmark.execution.ray_cluster.RayExecutor",
     "slurm": "adlbench.benchmark.execution.slurm.SlurmExecutor",
 }
 

@@ -60,8 +60,11 @@ def test_plan_shows_what_is_cached_and_what_does_not_fit(ran: tuple[Path, subpro
 def test_evaluate_recomputes_the_record(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = ran
     record = next((folder / "out" / "runs").glob("toy/blobs/linear/**/record.json")).parent
-    done = adlbench("evaluate", str(record), "--json", cwd=folder)
-    # the plug-in of the record is importable but not registered: the record itself names its class
+    # the plug-in is importable but not registered: a folder is trusted no more than a YAML file, the command line is
+    refused = adlbench("evaluate", str(record), cwd=folder)
+    assert refused.returncode == 2
+    assert "allowed packages" in refused.stderr
+    done = adlbench("evaluate", str(record), "--plugins", "toybench", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["differing"] == {}
 
