@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -173,6 +173,6 @@ def instance_means(cells: pd.DataFrame, metric: str) -> dict[str, dict[str, floa
     means = done.dropna(subset=[column]).groupby(["method", "instance"], observed=True)[column].mean()
     result: dict[str, dict[str, float]] = {}
     for key, value in means.items():
-        method, instance = map(str, key)  # type: ignore[arg-type]
-        result.setdefault(method, {})[instance] = float(value)
+        method, instance = cast(tuple[str, str], key)
+        result.setdefault(str(method), {})[str(instance)] = float(value)
     return result
