@@ -6,7 +6,7 @@ A predictor takes part when it offers ``logits`` and its module as ``net``; noth
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def _embedding(
         if part is None or len(part) != len(truth[-1]):
             return None
         features.append(part)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "xy": tsne(torch.cat(features).numpy()),
         "truth": torch.cat(truth).numpy().astype(np.int32),
         "prediction": torch.cat(logits).argmax(1).numpy().astype(np.int32),

@@ -121,8 +121,8 @@ def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ..
     for indices in np.split(order, starts[1:]):
         rest, key = int(codes[indices[0]]), []
         for values in reversed(names):
-            rest, code = divmod(rest, len(values))
-            key.append(str(values[code]))
+            rest, place = divmod(rest, len(values))
+            key.append(str(values[place]))
         found.append((tuple(reversed(key)), indices))
     return found
 
@@ -133,7 +133,8 @@ def _coded(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
         values = column.cat.categories.to_numpy().astype(object)
         codes = column.cat.codes.to_numpy().astype(np.int64)
     else:
-        codes, values = pd.factorize(column.astype(object).fillna(""))
+        codes, found = pd.factorize(column.astype(object).fillna(""))
+        values = np.asarray(found, dtype=object)
     order = np.argsort(values.astype(str), kind="stable")
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order))

@@ -143,13 +143,13 @@ def as_cost(value: float, direction: str, unit: str) -> float:
 def pareto_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of ``points`` [N, D], larger is better in every column, no other dominates: as good in all and better in one.
     Points with NaN are never on it."""
-    finite = ~np.isnan(points).any(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(~np.isnan(points).any(axis=1))
     if points.shape[1] == 2:  # from the best of the first column on, who is better in the second than all before
         order = np.flatnonzero(finite)
         order = order[np.lexsort((-points[order, 1], -points[order, 0]))]
         best = np.maximum.accumulate(points[order, 1])
         places = np.searchsorted(best, points[order, 1])  # the first that is as good in the second column
-        on = np.zeros(len(points), dtype=bool)
+        on: NDArray[np.bool_] = np.zeros(len(points), dtype=np.bool_)
         on[order] = (points[order, 0] == points[order[places], 0]) & (points[order, 1] == best)
         return on
     front, others = finite.copy(), points[finite]

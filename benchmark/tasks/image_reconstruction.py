@@ -72,8 +72,10 @@ class ImageReconstruction(Evaluator):
             data.test.batch(chosen)["image"], images[torch.as_tensor(chosen)]
         )
         pair = [as_rgb(x) for x in (data.test.batch(chosen)["image"], images[torch.as_tensor(chosen)])]
-        error = error_picture(*pair)
-        result.exhibits["reconstructions"] = Exhibit("views", {"truth": pair[0], "prediction": pair[1], "error": error})
+        difference = error_picture(*pair)
+        result.exhibits["reconstructions"] = Exhibit(
+            "views", {"truth": pair[0], "prediction": pair[1], "error": difference}
+        )
         return result
 
     def inference(

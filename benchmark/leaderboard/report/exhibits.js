@@ -105,14 +105,14 @@ function errorColours(points, vertices) { // distance to the nearest vertex, by 
   }
   return out;
 }
-function showConfusion(exhibit) {
+function showConfusion(exhibit, run) {
   const { counts, labels } = exhibit, few = labels.length <= 40;
   const table = el("table", { class: "confusion" }, el("caption", { class: "hidden" }, "Confusion matrix: rows are true classes, columns predicted ones"),
     el("thead", {}, el("tr", {}, el("td", {}, "true \\ predicted"), labels.map((l) => el("th", { scope: "col" }, few ? l : "")))),
     el("tbody", {}, counts.map((row, i) => { const sum = row.reduce((a, b) => a + b, 0) || 1; return el("tr", {}, el("th", { scope: "row" }, labels[i]), row.map((n, j) => {
       const t = Math.sqrt(n / sum), base = i === j ? [0, 90, 160] : [200, 70, 10], rgb = n ? base.map((c) => Math.round(255 + t * (c - 255))) : null;
       return el("td", { style: rgb ? painted(rgb) : {}, title: `${labels[i]} taken for ${labels[j]}: ${n}` }, n ? String(n) : ""); })); })));
-  return scroll("Confusion matrix", table);
+  return scroll(`Confusion matrix of ${runName(run)}`, table);
 }
 function showEmbedding(exhibit) {
   const W = 640, H = 480, px = (x) => W / 2 + (x / 1000) * (W / 2 - 14), py = (y) => H / 2 - (y / 1000) * (H / 2 - 14);

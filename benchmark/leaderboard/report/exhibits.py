@@ -64,7 +64,7 @@ def _clouds(arrays: Arrays, meta: Shown, assets: Assets) -> Shown:
     items = []
     for points, truth, prediction in zip(arrays["points"], arrays["truth"], arrays["prediction"], strict=True):
         centre, extent = _frame(points)
-        bundle = {"points": quantised(points, centre, extent), "truth": truth, "prediction": prediction}
+        bundle: Arrays = {"points": quantised(points, centre, extent), "truth": truth, "prediction": prediction}
         items.append({"bundle": assets.bundle(bundle), "right": round(float((truth == prediction).mean()), 4)})
     return {"items": items, "labels": [str(label) for label in meta["labels"]]}
 
@@ -75,7 +75,7 @@ def _meshes(arrays: Arrays, meta: Shown, assets: Assets) -> Shown:
         points, normals = arrays[f"true_points_{index}"], arrays[f"true_normals_{index}"]
         vertices, faces = simplified(arrays[f"vertices_{index}"], arrays[f"faces_{index}"])
         centre, extent = _frame(points)
-        bundle = {
+        bundle: Arrays = {
             "points": quantised(points, centre, extent),
             "normals": np.round(np.clip(normals, -1, 1) * 127).astype(np.int8),
             "vertices": quantised(vertices.reshape(-1, 3), centre, extent),

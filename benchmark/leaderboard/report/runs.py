@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -92,7 +92,7 @@ class Pool:
         return self._known[text]
 
 
-def curve(folder: Path) -> dict[str, list[float]]:
+def curve(folder: Path) -> dict[str, list[float | None]]:
     """Series by name, at most CURVE_POINTS points: means over equal parts of the curve, ends kept."""
     points = [p for p in read_json(folder / "curve.json", []) if isinstance(p, dict)]
     if not points:
@@ -143,7 +143,7 @@ def item_quantiles(folder: Path, metric: str) -> list[float | None] | None:
 
 
 def time_to_quality(
-    series: Mapping[str, list[float]],
+    series: Mapping[str, list[float | None]],
     metric: str,
     direction: str,
     target: float,
@@ -154,7 +154,7 @@ def time_to_quality(
     training is an upper bound, if the final value is as good. None where it was not reached."""
     values = series.get(EVALUATED + metric)
     if values:
-        pairs = [(s, v) for s, v in zip(series["seconds"], values) if v is not None and np.isfinite(v)]
+        pairs = [(s, v) for s, v in zip(series["seconds"], values) if s is not None and v is not None]
         reached = seconds_to_quality([s for s, _ in pairs], [v for _, v in pairs], target, direction)
         if reached is not None:
             return reached, True
@@ -172,6 +172,7 @@ def instance_means(cells: pd.DataFrame, metric: str) -> dict[str, dict[str, floa
         return {}
     means = done.dropna(subset=[column]).groupby(["method", "instance"], observed=True)[column].mean()
     result: dict[str, dict[str, float]] = {}
-    for (method, instance), value in means.items():  # type: ignore[misc]
+    for key, value in means.items():
+        method, instance = cast(tuple[str, str], key)
         result.setdefault(str(method), {})[str(instance)] = float(value)
     return result
