@@ -144,7 +144,11 @@ WHAT = f"{CHANNELS} channels, forward + backward"
 KERNELS = [
     Kernel(f"sparse convolution 3^3, {WHAT}, maps kept", SIZES, "voxels", submanifold(keep_maps=True), PEERS),
     Kernel(f"sparse convolution 3^3, {WHAT}, maps made", SIZES, "voxels", submanifold(keep_maps=False), PEERS),
-    Kernel(f"sparse strided 2^3 and transposed, {WHAT}, maps kept", SIZES, "voxels", down_and_up(keep_maps=True), PEERS),
-    Kernel(f"sparse strided 2^3 and transposed, {WHAT}, maps made", SIZES, "voxels", down_and_up(keep_maps=False), PEERS),
+    Kernel(
+        f"sparse strided 2^3 and transposed, {WHAT}, maps kept", SIZES, "voxels", down_and_up(keep_maps=True), PEERS
+    ),
+    Kernel(
+        f"sparse strided 2^3 and transposed, {WHAT}, maps made", SIZES, "voxels", down_and_up(keep_maps=False), PEERS
+    ),
     Kernel(f"sparse max pooling 2^3, {WHAT}, maps made", SIZES, "voxels", max_pool(keep_maps=False), PEERS),
 ]

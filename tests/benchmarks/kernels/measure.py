@@ -116,8 +116,18 @@ def measure(kernel: Kernel, rounds: int, seconds: float) -> list[Row]:
             peer_time = statistics.median(times[peer]) if peer in times else None
             rows.append(
                 Row(
-                    kernel.name, size, kernel.unit, own * 1e3, peer, peer_time and peer_time * 1e3,
-                    peer_time and peer_time / own, wanted, len(times["own"]), peaks["own"], peaks.get(peer), None,
+                    kernel.name,
+                    size,
+                    kernel.unit,
+                    own * 1e3,
+                    peer,
+                    peer_time and peer_time * 1e3,
+                    peer_time and peer_time / own,
+                    wanted,
+                    len(times["own"]),
+                    peaks["own"],
+                    peaks.get(peer),
+                    None,
                 )  # fmt: skip
             )
     growth = growth_exponent(kernel.sizes, medians)

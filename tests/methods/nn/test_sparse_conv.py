@@ -18,7 +18,7 @@ from adlbench.methods.nn.sparse_conv import (
     SparsePool,
     conv_norm_relu,
 )
-from adlbench.methods.nn.sparse_coordinates import TorchCoordinates, kernel_offsets
+from adlbench.methods.nn.sparse_coordinates import KernelMap, TorchCoordinates, kernel_offsets
 from adlbench.methods.nn.sparse_tensor import SparseTensor, quantise, sparse_tensor
 
 ITEMS, LOW, SIDE = 2, -9, 36  # the dense grid [LOW, LOW + SIDE)^3; both are multiples of 1, 2 and 3
@@ -66,6 +66,14 @@ def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
+@pytest.fixture(params=["by table", "by pairs", "as it chooses"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of convolving, and the mixtures of them that the number of neighbours leads to."""
+    if request.param != "as it chooses":
+        monkeypatch.setattr(KernelMap, "prefers_table", lambda self, channels: request.param == "by table")
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("kernel_size", "stride"), [(1, 1), (3, 1), (5, 1), (2, 1), (1, 2), (2, 2), (3, 2), (4, 2), (3, 3)]
 )
@@ -84,6 +92,7 @@ def test_convolution_is_conv3d_on_the_same_support(kernel_size: int, stride: int
     assert_same(y.features, at_voxels(dense, y, low), [x.features, conv.kernel])
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kernel_size", [2, 3, 4])
 def test_transposed_convolution_restores_coordinates_and_is_conv_transpose3d(kernel_size: int) -> None:
     x, low = make_tensor(), -8
@@ -129,6 +138,7 @@ def test_items_do_not_see_each_other() -> None:
     torch.testing.assert_close(conv(x).features[first], conv(alone).features)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_network_passes_gradcheck() -> None:
     x = make_tensor(channels=2, points=6)
     net = nn.Sequential(SparseConv(2, 2, 3), SparseConv(2, 3, 3, 2), SparseConv(3, 2, 2, 2, transposed=True)).double()
@@ -146,6 +156,7 @@ def test_a_network_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(run, (x.features, *[conv.kernel for conv in net]))
 
 
+@pytest.mark.usefixtures("way")
 def test_no_gradient_is_computed_that_nobody_wants() -> None:
     x, conv = make_tensor(), SparseConv(5, 4, 3).double()
     conv.requires_grad_(False)
@@ -173,7 +184,7 @@ def test_table_and_search_find_the_same_neighbours(
     for target, (item, *voxel) in enumerate(manager.coordinates(out_stride).tolist()):
         for tap, offset in enumerate(places.tolist()):
             source = (item, *[a + b for a, b in zip(voxel, offset, strict=True)])
-            assert by_table[tap, target] == row_of.get(source, -1)
+            assert by_table[target, tap] == row_of.get(source, len(inside))
 
 
 def test_kernel_maps_are_made_once_per_stride_and_kernel() -> None:
@@ -265,6 +276,7 @@ def test_residual_block_starts_from_its_shortcut() -> None:
     torch.testing.assert_close(strided(x).features, strided.downsample(x).features.relu())
 
 
+@pytest.mark.usefixtures("way")
 def test_the_same_to_the_bit_each_time() -> None:
     x = make_tensor(dtype=torch.float32)
     net = nn.Sequential(
@@ -278,6 +290,7 @@ def test_the_same_to_the_bit_each_time() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+@pytest.mark.usefixtures("way")
 def test_autocast_multiplies_in_half_precision_and_gives_float32_gradients() -> None:
     x, conv = make_tensor(16, dtype=torch.float32), SparseConv(16, 16, 3)
     with torch.autocast("cpu", torch.bfloat16):
