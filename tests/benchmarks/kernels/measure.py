@@ -2,7 +2,7 @@
 
 A file ``bench_*.py`` beside this one has a list ``KERNELS``; ``run.py`` finds it. For every size the own function and
 its peers run in rounds, in a new random order each round, and the medians are compared: on a busy machine both meet the
-same disturbance, so that ratios hold where absolute times do not.
+same disturbance, so that ratios hold where absolute times do not. Times are CPU times by default.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class Row:
     rounds: int
     own_peak_mb: float
     peer_peak_mb: float | None
-    growth: float | None  # slope of log(own time) over log(size), the same in all rows of a kernel
+    growth: float | None = None  # slope of log(own time) over log(size), the same in all rows of a kernel
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -79,17 +79,26 @@ def _kilobytes(status: Path, name: str) -> int:
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
 
 
-def interleaved(runs: Mapping[str, Run], rounds: int, seconds: float, seed: int = 0) -> dict[str, list[float]]:
+CLOCKS: Mapping[str, Callable[[], float]] = {
+    "cpu": time.process_time,  # of all threads: what counts on a machine that others use too
+    "wall": time.perf_counter,
+}
+
+
+def interleaved(
+    runs: Mapping[str, Run], rounds: int, seconds: float, clock: str, seed: int = 0
+) -> dict[str, list[float]]:
     """Seconds of every call, by name. At least three rounds; then until ``rounds`` or ``seconds`` are used up."""
-    names, rng, begin = list(runs), np.random.default_rng(seed), time.perf_counter()
+    names, rng, now = list(runs), np.random.default_rng(seed), CLOCKS[clock]
     times: dict[str, list[float]] = {name: [] for name in names}
+    begin = now()
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() - begin > seconds:
+        if done >= 3 and now() - begin > seconds:
             break
         for index in rng.permutation(len(names)):
-            start = time.perf_counter()
+            start = now()
             runs[names[index]]()
-            times[names[index]].append(time.perf_counter() - start)
+            times[names[index]].append(now() - start)
     return times
 
 
@@ -100,35 +109,32 @@ def growth_exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | N
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
-def measure(kernel: Kernel, rounds: int, seconds: float) -> list[Row]:
+def measure(kernel: Kernel, rounds: int, seconds: float, clock: str = "cpu") -> list[Row]:
+    for run in kernel.make(min(kernel.sizes)).values():  # libraries load, threads start
+        run()
     rows: list[Row] = []
     medians = []
-    for name, run in kernel.make(min(kernel.sizes)).items():  # libraries load, threads start
-        del name
-        run()
     for size in kernel.sizes:
         runs = kernel.make(size)
         peaks = {name: peak_memory(run) for name, run in runs.items()}
-        times = interleaved(runs, rounds, seconds)
+        times = interleaved(runs, rounds, seconds, clock)
         own = statistics.median(times["own"])
         medians.append(own)
         for peer, wanted in (kernel.peers or {"none": 1.0}).items():
-            peer_time = statistics.median(times[peer]) if peer in times else None
-            rows.append(
-                Row(
-                    kernel.name,
-                    size,
-                    kernel.unit,
-                    own * 1e3,
-                    peer,
-                    peer_time and peer_time * 1e3,
-                    peer_time and peer_time / own,
-                    wanted,
-                    len(times["own"]),
-                    peaks["own"],
-                    peaks.get(peer),
-                    None,
-                )  # fmt: skip
+            theirs = statistics.median(times[peer]) if peer in times else None
+            row = Row(
+                kernel=kernel.name,
+                size=size,
+                unit=kernel.unit,
+                own_ms=own * 1e3,
+                peer=peer,
+                peer_ms=None if theirs is None else theirs * 1e3,
+                ratio=None if theirs is None else theirs / own,
+                wanted=wanted,
+                rounds=len(times["own"]),
+                own_peak_mb=peaks["own"],
+                peer_peak_mb=peaks.get(peer),
             )
+            rows.append(row)
     growth = growth_exponent(kernel.sizes, medians)
-    return [Row(**{**row.as_dict(), "growth": growth}) for row in rows]
+    return [replace(row, growth=growth) for row in rows]

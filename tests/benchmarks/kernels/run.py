@@ -16,6 +16,7 @@ import json
 import platform
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from measure import Kernel, Row, measure  # noqa: E402
+from measure import CLOCKS, Kernel, Row, measure  # noqa: E402
 
 PACKAGES = (
     "torch", "scipy", "MinkowskiEngine", "spconv", "torch-cluster", "ocnn", "potpourri3d", "robust-laplacian",
@@ -73,12 +74,13 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def report(rows: list[Row], threads: int) -> str:
+def report(rows: list[Row], threads: int, clock: str) -> str:
+    machine = f"{processor()}, {threads} thread(s), {torch.backends.cpu.get_cpu_capability()}"
     return f"""# Kernels on the CPU, beside their peers
 
-Made by `make bench-kernels`. Medians of interleaved rounds in one process; ratio = peer's time / own time, above 1 where
-ours is faster; peak = memory by which the process grew during the first call; growth = exponent of the own time over the
-sizes. {processor()}, {threads} threads, torch capability {torch.backends.cpu.get_cpu_capability()}.
+Made by `make bench-kernels`. Medians of the {clock} time of interleaved rounds in one process; ratio = peer's time / own
+time, above 1 where ours is faster; peak = memory by which the process grew during the first call; growth = exponent of
+the own time over the sizes. {machine}.
 {versions()}.
 
 {table(rows)}
@@ -90,7 +92,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="kernels whose name contains this")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=6.0, help="per kernel and size, after three rounds")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu", help="wall needs an otherwise idle machine")
     parser.add_argument("--sizes", type=int, default=None, help="only the first so many sizes")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="a Markdown file")
@@ -100,16 +103,15 @@ def main() -> None:
     rows: list[Row] = []
     for kernel in kernels():
         if arguments.only.lower() in kernel.name.lower():
-            if arguments.sizes is not None:
-                kernel = Kernel(kernel.name, kernel.sizes[: arguments.sizes], kernel.unit, kernel.make, kernel.peers)
-            mine = measure(kernel, arguments.rounds, arguments.seconds)
+            chosen = replace(kernel, sizes=kernel.sizes[: arguments.sizes])
+            mine = measure(chosen, arguments.rounds, arguments.seconds, arguments.clock)
             rows += mine
             print(table(mine), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(report(rows, arguments.threads))
+        arguments.out.write_text(report(rows, arguments.threads, arguments.clock))
 
 
 if __name__ == "__main__":
