@@ -168,6 +168,10 @@ class TorchCoordinates(CoordinateManager):
         self.batch_size = batch_size
         if len(coordinates) == 0:
             raise DataError("a sparse tensor without voxels; give every item at least one point")
+        if len(coordinates) >= 2**31 - 1:  # rows are kept in 32 bits
+            raise DataError(
+                f"a sparse tensor of {len(coordinates):,} voxels; fewer than 2^31 are possible: split the batch"
+            )
         low, high = torch.stack([coordinates.amin(0), coordinates.amax(0)]).tolist()
         if low[0] < 0 or high[0] >= batch_size:
             raise DataError(f"coordinates name items {low[0]}..{high[0]} in a batch of {batch_size}")
@@ -308,7 +312,8 @@ class _Convolution(torch.autograd.Function):
         forth: KernelMap = ctx.kernel_map
         back = forth.adjoint  # its sources are rows of the output, its targets rows of the input
         gradient, channels = gradient.contiguous(), max(kernel.shape[1:])
-        to_features, to_kernel = None, None
+        to_features: Tensor | None = None
+        to_kernel: Tensor | None = None
         want_features, want_kernel = ctx.needs_input_grad[:2]
         if want_features and back.prefers_table(channels):
             to_kernel = _kernel_gradient_sums(kernel) if want_kernel else None

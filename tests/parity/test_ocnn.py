@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.methods.nn.kernel_layouts import from_library, to_library
 from adlbench.methods.nn.octree import Octree, build_octree
 from adlbench.methods.nn.sparse_conv import SparseConv, SparsePool
 from adlbench.methods.nn.sparse_tensor import SparseTensor
@@ -40,8 +41,8 @@ def test_convolution(siblings: bool, kernel_size: int, stride: int) -> None:
     out_rows = their_rows(ours, theirs, DEPTH - (stride - 1), siblings=siblings)
     conv = SparseConv(3, 4, kernel_size, stride).double()
     peer = ocnn.nn.OctreeConv(3, 4, [kernel_size], stride, nempty=not siblings).double()
-    with torch.no_grad():  # their kernel's index is (x, y, z) with z fastest
-        peer.weights.copy_(conv.kernel.view(*[kernel_size] * 3, 3, 4).permute(2, 1, 0, 3, 4).flatten(0, 2))
+    with torch.no_grad():
+        peer.weights.copy_(to_library(conv.kernel, "ocnn"))
     features = torch.randn(len(rows), 3, dtype=torch.float64)
     x = features.clone().requires_grad_()
     y = features.new_empty(features.shape).index_copy(0, rows, features).requires_grad_()
@@ -53,7 +54,7 @@ def test_convolution(siblings: bool, kernel_size: int, stride: int) -> None:
         torch.autograd.grad(expected, [y, peer.weights], pull),
     )
     torch.testing.assert_close(a, c[rows])
-    torch.testing.assert_close(b.view(*[kernel_size] * 3, 3, 4).permute(2, 1, 0, 3, 4).flatten(0, 2), d)
+    torch.testing.assert_close(b, from_library(d, "ocnn"))
 
 
 @pytest.mark.parametrize("siblings", [True, False])

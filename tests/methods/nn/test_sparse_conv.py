@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.api import AdlbenchError, DataError
 from adlbench.methods.nn import sparse_coordinates
 from adlbench.methods.nn.sparse_conv import (
     ResidualBlock,
@@ -129,6 +129,35 @@ def test_x_runs_fastest_in_the_kernel() -> None:
     nn.init.zeros_(conv.kernel)
     conv.kernel.data[14] = 1.0  # reads the voxel at x + 1
     assert conv(sparse_tensor(torch.tensor([[3.0], [5.0]]), coordinates, 1)).features.tolist() == [[5.0], [0.0]]
+
+
+@pytest.mark.usefixtures("way")
+def test_a_single_voxel_sees_itself_only() -> None:
+    conv, features = SparseConv(2, 3, 3), torch.randn(1, 2, requires_grad=True)
+    out = conv(sparse_tensor(features, torch.tensor([[0, -7, 2**20, 3]]), 1)).features
+    torch.testing.assert_close(out, features @ conv.kernel[13])
+    out.sum().backward()
+    assert conv.kernel.grad is not None
+    assert set(conv.kernel.grad.flatten(1).abs().sum(1).nonzero().flatten().tolist()) == {13}
+
+
+def test_more_voxels_than_can_be_numbered_are_refused() -> None:
+    apart = torch.tensor([[0, 0, 0, 0], [0, 2**21, 2**21, 2**21]])
+    with pytest.raises(DataError, match="more than can be numbered"):
+        sparse_tensor(torch.ones(2, 1), apart, 1)
+    near = sparse_tensor(
+        torch.ones(2, 1), apart.clamp(max=2**20), 1
+    )  # 2^60 cells and a product beyond 2^31 are no problem
+    torch.testing.assert_close(SparseConv(1, 1, 3)(near).features.diff(dim=0), torch.zeros(1, 1))
+    many = torch.zeros(1, 4, dtype=torch.int64).expand(2**31, 4)
+    with pytest.raises(DataError, match="fewer than 2\\^31"):
+        sparse_tensor(torch.ones(1, 1), many, 1)
+
+
+def test_pooling_of_a_coarse_voxel_without_input_is_zero() -> None:
+    """A 1^3 kernel of stride 2 reads the corner of each coarse voxel only, which may be empty."""
+    x = sparse_tensor(torch.tensor([[-3.0], [-5.0]]), torch.tensor([[0, 0, 0, 0], [0, 3, 3, 3]]), 1)
+    assert SparsePool("max", 1, 2)(x).features.tolist() == [[-3.0], [0.0]]
 
 
 def test_items_do_not_see_each_other() -> None:
