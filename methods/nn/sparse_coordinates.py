@@ -18,7 +18,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,8 @@ class KernelMap:
 
     @cached_property
     def pairs(self) -> Pairs:
+        if self.symmetric and self._adjoint is not None and "pairs" in vars(self._adjoint):
+            return self._adjoint.pairs.turned(self.taps)
         return Pairs.of(self)
 
     def prefers_table(self, channels: int) -> bool:
@@ -77,6 +79,7 @@ class KernelMap:
                 table[cells.flatten()] = rows.repeat_interleave(self.taps)
                 table = table.view(-1, self.taps)[:-1].contiguous()
             self._adjoint = KernelMap(table, self.num_targets, symmetric=self.symmetric)
+            self._adjoint.num_pairs = self.num_pairs
             self._adjoint._adjoint = self
         return self._adjoint
 
@@ -115,6 +118,10 @@ class Pairs:
             bounds=bounds,
             centre=centre,
         )
+
+    def turned(self, taps: int) -> Pairs:
+        """Of the adjoint of a symmetric map: if j is at offset o of i, then i is at -o of j."""
+        return replace(self, taps=[taps - 1 - tap for tap in self.taps])
 
     def sum_products(self, products: Tensor) -> Tensor:
         """Of one row per pair [pairs, C] those of each target: [targets, C]."""
