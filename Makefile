@@ -5,10 +5,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup setup-dev demo smoke test test-slow lint docs bench constraints clean help
+.PHONY: setup setup-dev demo smoke test test-slow lint docs bench bench-kernels minkowski constraints clean help
 
 help:
-	@sed -n '1,2s/^# //p' Makefile; echo "targets: setup setup-dev demo smoke lint docs test test-slow bench constraints clean"
+	@sed -n '1,2s/^# //p' Makefile; echo "targets: setup setup-dev demo smoke lint docs test test-slow bench bench-kernels minkowski constraints clean"
 
 # The stamps make the second time immediate: pip runs again only when what it reads has changed.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -46,6 +46,17 @@ test-slow: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only
+
+# Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian; make minkowski
+bench-kernels: setup-dev
+	$(BIN)/python tests/benchmarks/kernels/run.py --out results/reference/kernels-cpu.md $(ARGS)
+
+# Six minutes on two cores. Without a GPU's compiler it is built for the CPU only, and says so.
+minkowski: setup
+	@ldconfig -p | grep -q openblas || { echo "MinkowskiEngine needs OpenBLAS; run: apt-get install libopenblas-dev"; exit 2; }
+	$(BIN)/python -m pip install --quiet "setuptools<80" wheel ninja
+	$(BIN)/python -m pip install --no-build-isolation --no-deps MinkowskiEngine==0.5.4
+	$(BIN)/python -c "from adlbench.methods.nn.minkowski import unavailable; import torch; r = unavailable(torch.device('cpu')); print(r or 'MinkowskiEngine is ready'); raise SystemExit(bool(r))"
 
 # Pins for every extra and every supported Python, without hashes: local mirrors build other wheels.
 constraints: $(VENV)/.core

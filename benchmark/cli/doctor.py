@@ -15,7 +15,10 @@ OPTIONAL = {
     "submitit": ("cells as Slurm jobs", "pip install 'adlbench[slurm]'"),
     "psycopg": ("a PostgreSQL tracking server", "pip install 'adlbench[server]'"),
     "pynvml": ("energy of NVIDIA GPUs", "pip install 'adlbench[gpu]'"),
-    "MinkowskiEngine": ("a second backend of the sparse convolutions", "see docs/minkowski-engine.md"),
+    "MinkowskiEngine": (
+        "a second backend of the sparse convolutions; until then the one in torch is used, on a GPU too",
+        "make minkowski (docs/minkowski-engine.md)",
+    ),
 }
 
 

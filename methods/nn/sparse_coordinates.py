@@ -1,9 +1,15 @@
 """Sparse convolution in plain torch: which voxels meet at which tap of a kernel, and the product over them.
 
 Looking up a voxel is one read in a table over the bounding box where that is small, a binary search in sorted keys where
-it is not. The convolution then gathers the rows of one tap into a small buffer that stays in the cache, multiplies them by
-the tap's matrix into a product buffer, and in the end sums, for each voxel, the products that belong to it. That sum has
-one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
+it is not. The convolution has two ways, and takes the one that costs less for the map and the channels at hand:
+
+- by table: the rows that all taps of a few hundred outputs read are gathered side by side, zeros where there is no voxel,
+  into a buffer that stays in the cache, and multiplied by the whole kernel at once. Backward, the gathered gradients serve
+  both gradients. Several times faster where at least a third of the taps find a voxel, as on any surface.
+- by pairs: the rows of one tap are gathered and multiplied by the tap's matrix, and in the end the products that belong
+  to a voxel are summed. Nothing is computed for absent voxels.
+
+Both sum in one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
 """
 
 from __future__ import annotations
@@ -12,7 +18,8 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,48 +34,99 @@ _TABLE_CELLS, _TABLE_CELLS_PER_VOXEL = 2**20, 128  # filling a table of so many 
 
 
 # ---------------------------------------------------------------------------------------------------------- kernel maps
-@dataclass
 class KernelMap:
-    """All pairs of voxels (source, target) that a kernel connects, tap after tap. The tap ``centre`` is left out: where it
-    is not None, it maps every voxel to itself."""
+    """Which source voxel each tap of a kernel reads for each target voxel."""
 
-    taps: list[int]  # which matrix of the kernel each run of pairs is for
-    sizes: list[int]  # pairs in each run
-    sources: Tensor  # int32 [pairs], input rows
-    targets: Tensor  # int32 [pairs], output rows
-    num_sources: int
-    num_targets: int
-    order: Tensor  # int32 [pairs]: the pairs sorted by target
-    bounds: Tensor  # int32 [num_targets + 1]: where in ``order`` each target begins
-    centre: int | None
-    mirror: int | None  # where the adjoint is the same map with the kernel turned: the sum of opposite taps' indices
-    _adjoint: KernelMap | None = None
+    def __init__(self, table: Tensor, num_sources: int, *, symmetric: bool):
+        """``table`` int32 [targets, K]: rows of the sources, ``num_sources`` where there is no voxel.
+
+        ``symmetric`` says that sources and targets are the same voxels and the offsets are centred.
+        """
+        self.table, self.num_sources, self.symmetric = table, num_sources, symmetric
+        self.num_targets, self.taps = table.shape
+        self._adjoint: KernelMap | None = None
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """int64 [targets]: the voxels within the kernel."""
+        return (self.table < self.num_sources).sum(1)
+
+    @cached_property
+    def num_pairs(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        if self.symmetric and self._adjoint is not None and "pairs" in vars(self._adjoint):
+            return self._adjoint.pairs.turned(self.taps)
+        return Pairs.of(self)
+
+    def prefers_table(self, channels: int) -> bool:
+        """Whether computing zeros for absent voxels costs less than keeping pairs apart. The thresholds are measured: at 32
+        channels a pair costs three times as much as a cell of the table, at 128 and above twice as much."""
+        return self.num_pairs > self.num_targets * self.taps * min(0.5, 0.22 + channels / 512)
 
     @property
     def adjoint(self) -> KernelMap:
         """The same pairs from targets to sources: of the gradient, and of the transposed convolution."""
         if self._adjoint is None:
-            taps, sources, targets, order, bounds = self.taps, self.targets, self.sources, self.order, self.bounds
-            if self.mirror is not None:  # if j is at offset o of i, then i is at -o of j
-                taps, sources, targets = [self.mirror - tap for tap in taps], self.sources, self.targets
-            else:
-                order, bounds = self._sorted_by_source()
-            back = KernelMap(
-                taps, self.sizes, sources, targets, self.num_targets, self.num_sources, order, bounds, self.centre,
-                self.mirror, self,
-            )  # fmt: skip
-            self._adjoint = back
+            if self.symmetric:  # if j is at offset o of i, then i is at -o of j
+                table = self.table.flip(1)
+            else:  # a tap reads no source for two targets, so that turning the pairs round loses none
+                cells = self.table.long() * self.taps + torch.arange(self.taps, device=self.table.device)
+                table = self.table.new_full(((self.num_sources + 1) * self.taps,), self.num_targets)
+                rows = torch.arange(self.num_targets, dtype=torch.int32, device=self.table.device)
+                table[cells.flatten()] = rows.repeat_interleave(self.taps)
+                table = table.view(-1, self.taps)[:-1].contiguous()
+            self._adjoint = KernelMap(table, self.num_targets, symmetric=self.symmetric)
+            self._adjoint.num_pairs = self.num_pairs
+            self._adjoint._adjoint = self
         return self._adjoint
 
-    def _sorted_by_source(self) -> tuple[Tensor, Tensor]:
-        runs, device = len(self.taps), self.sources.device
-        run = torch.arange(runs, device=device).repeat_interleave(torch.tensor(self.sizes, device=device))
-        return _sort_pairs(run * self.num_sources + self.sources, runs, self.num_sources)
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs (source, target) of a map, tap after tap. The tap ``centre`` is left out: where it is not None, it maps
+    every voxel to itself."""
+
+    taps: list[int]  # which matrix of the kernel each run of pairs is for
+    sizes: list[int]  # pairs in each run
+    sources: Tensor  # int32 [pairs], input rows
+    targets: Tensor  # int32 [pairs], output rows
+    order: Tensor  # int32 [pairs]: the pairs sorted by target
+    bounds: Tensor  # int32 [targets + 1]: where in ``order`` each target begins
+    centre: int | None
+
+    @staticmethod
+    def of(kernel_map: KernelMap) -> Pairs:
+        targets, taps, absent = kernel_map.num_targets, kernel_map.taps, kernel_map.num_sources
+        centre = taps // 2 if kernel_map.symmetric else None
+        columns = kernel_map.table.t().contiguous()
+        if centre is not None:
+            columns[centre] = absent  # the identity needs no gather
+        flat = columns.flatten()
+        where = _nonzero(flat < absent)
+        edges = torch.searchsorted(where, torch.arange(taps + 1, device=where.device) * targets).tolist()
+        sizes = [end - start for start, end in itertools.pairwise(edges)]
+        order, bounds = _sort_pairs(where, taps, targets)
+        return Pairs(
+            taps=[tap for tap, size in enumerate(sizes) if size],
+            sizes=[size for size in sizes if size],
+            sources=flat.index_select(0, where),
+            targets=(where % targets).int(),
+            order=order,
+            bounds=bounds,
+            centre=centre,
+        )
+
+    def turned(self, taps: int) -> Pairs:
+        """Of the adjoint of a symmetric map: if j is at offset o of i, then i is at -o of j."""
+        return replace(self, taps=[taps - 1 - tap for tap in self.taps])
 
     def sum_products(self, products: Tensor) -> Tensor:
-        """Of one row per pair [pairs, C] those of each target: [num_targets, C]."""
+        """Of one row per pair [pairs, C] those of each target: [targets, C]."""
         if not self.taps:
-            return products.new_zeros(self.num_targets, products.shape[1])
+            return products.new_zeros(len(self.bounds) - 1, products.shape[1])
         return functional.embedding_bag(self.order, products, self.bounds, mode="sum", include_last_offset=True)
 
     def chunks(self, rows: int) -> Iterator[tuple[slice, slice]]:
@@ -89,34 +147,6 @@ def kernel_offsets(kernel_size: int, dilation: int = 1) -> Tensor:
     steps = torch.arange(start, start + kernel_size) * dilation
     z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
     return torch.stack([x, y, z], dim=-1).view(-1, 3)
-
-
-def map_from_neighbours(neighbours: Tensor, num_sources: int, *, symmetric: bool) -> KernelMap:
-    """``neighbours`` int32 [K, M]: the source that each tap reads for each target, -1 for none.
-
-    ``symmetric`` says that sources and targets are the same voxels and the offsets are centred.
-    """
-    volume, num_targets = neighbours.shape
-    centre = volume // 2 if symmetric else None
-    if centre is not None:
-        neighbours[centre] = -1  # the identity needs no gather
-    flat = neighbours.flatten()
-    where = _nonzero(flat >= 0)
-    edges = torch.searchsorted(where, torch.arange(volume + 1, device=where.device) * num_targets).tolist()
-    sizes = [end - start for start, end in itertools.pairwise(edges)]
-    order, bounds = _sort_pairs(where, volume, num_targets)
-    return KernelMap(
-        taps=[tap for tap, size in enumerate(sizes) if size],
-        sizes=[size for size in sizes if size],
-        sources=flat.index_select(0, where),
-        targets=(where % num_targets).int(),
-        num_sources=num_sources,
-        num_targets=num_targets,
-        order=order,
-        bounds=bounds,
-        centre=centre,
-        mirror=volume - 1 if symmetric else None,
-    )
 
 
 def _sort_pairs(cells: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -140,18 +170,22 @@ def _nonzero(mask: Tensor) -> Tensor:
 class TorchCoordinates(CoordinateManager):
     """Coordinates, kernel maps and convolution in torch, on any device."""
 
-    def __init__(self, coordinates: Tensor, batch_size: int):
-        """``coordinates`` int64 [N, 4], (item, x, y, z), unique and in lexicographic order."""
+    def __init__(self, coordinates: Tensor, batch_size: int, *, checked: bool = False):
+        """``coordinates`` int64 [N, 4], (item, x, y, z), unique and in lexicographic order, ``checked`` to be so."""
         self.batch_size = batch_size
         if len(coordinates) == 0:
             raise DataError("a sparse tensor without voxels; give every item at least one point")
+        if len(coordinates) >= 2**31 - 1:  # rows are kept in 32 bits
+            raise DataError(
+                f"a sparse tensor of {len(coordinates):,} voxels; fewer than 2^31 are possible: split the batch"
+            )
         low, high = torch.stack([coordinates.amin(0), coordinates.amax(0)]).tolist()
         if low[0] < 0 or high[0] >= batch_size:
             raise DataError(f"coordinates name items {low[0]}..{high[0]} in a batch of {batch_size}")
         self._low, self._high = low[1:], high[1:]
         self._levels: dict[int, Tensor] = {1: coordinates}
         self._maps: dict[tuple[int, int, int, int], KernelMap] = {}
-        if not bool((self._keys(1, self._box(1)).diff() > 0).all()):
+        if not checked and not bool((self._keys(1, self._box(1)).diff() > 0).all()):
             raise DataError("coordinates must be unique and in lexicographic order; make them with `quantise`")
 
     def coordinates(self, stride: int) -> Tensor:
@@ -169,7 +203,12 @@ class TorchCoordinates(CoordinateManager):
     def _box(self, stride: int, below: int = 0, above: int = 0) -> Box:
         """Around all voxels in units of ``stride``, and so many more on either side."""
         low, high = ([value // stride for value in corner] for corner in (self._low, self._high))
-        return Box.around(low, high, below, above)
+        box = Box.around(low, high, below, above)
+        if self.batch_size * math.prod(box.size) >= 2**62:
+            raise DataError(
+                f"voxels span {box.size} in {self.batch_size} items, more than can be numbered; remove outliers"
+            )
+        return box
 
     def _keys(self, stride: int, box: Box, unit: int | None = None) -> Tensor:
         """The voxels of ``stride`` numbered in ``box``, which counts in units of ``unit`` (of ``stride`` by default)."""
@@ -178,23 +217,23 @@ class TorchCoordinates(CoordinateManager):
         return box.encode(coordinates[:, 0], voxels.div(unit, rounding_mode="floor") if unit > 1 else voxels)
 
     def neighbours(self, stride: int, out_stride: int, kernel_size: int, dilation: int = 1) -> Tensor:
-        """int32 [K, M]: for each tap and output voxel the input row there, -1 where there is no voxel."""
+        """int32 [M, K]: for each output voxel and tap the input row there, the number of input rows where there is none."""
         offsets = kernel_offsets(kernel_size, dilation)
         # wide enough that no tap of any output voxel leaves the box and comes back in the next row
         below = out_stride // stride - 1 - min(0, int(offsets.min()))
         box = self._box(stride, below, max(0, int(offsets.max())))
         keys, queries = self._keys(stride, box), self._keys(out_stride, box, stride)
         steps = ((offsets[:, 0] * box.size[1] + offsets[:, 1]) * box.size[2] + offsets[:, 2]).to(keys.device)
-        wanted = (queries[None, :] + steps[:, None]).flatten()
+        wanted = (queries[:, None] + steps).flatten()
         cells = self.batch_size * math.prod(box.size)
         if cells <= max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(keys)):
-            table = torch.full((cells,), -1, dtype=torch.int32, device=keys.device)
+            table = torch.full((cells,), len(keys), dtype=torch.int32, device=keys.device)
             table.scatter_(0, keys, torch.arange(len(keys), dtype=torch.int32, device=keys.device))
             found = table.index_select(0, wanted)
         else:
             place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-            found = torch.where(keys[place] == wanted, place, -1).int()
-        return found.view(len(offsets), -1)
+            found = torch.where(keys[place] == wanted, place, len(keys)).int()
+        return found.view(-1, len(offsets))
 
     def kernel_map(self, stride: int, out_stride: int, kernel_size: int, dilation: int = 1) -> KernelMap:
         """Made once for all layers with these strides and this kernel; the transposed ones use its adjoint."""
@@ -209,9 +248,9 @@ class TorchCoordinates(CoordinateManager):
             raise AdlbenchError(f"stride {out_stride} of the output is no multiple of that of the input, {stride}")
         key = (stride, out_stride, kernel_size, dilation)
         if key not in self._maps:
-            neighbours = self.neighbours(stride, out_stride, kernel_size, dilation)
+            table = self.neighbours(stride, out_stride, kernel_size, dilation)
             symmetric = stride == out_stride and kernel_size % 2 == 1
-            self._maps[key] = map_from_neighbours(neighbours, len(self.coordinates(stride)), symmetric=symmetric)
+            self._maps[key] = KernelMap(table, len(self.coordinates(stride)), symmetric=symmetric)
         return self._maps[key]
 
     def convolve(
@@ -226,13 +265,11 @@ class TorchCoordinates(CoordinateManager):
         return _Convolution.apply(features, kernel, kernel_map)  # type: ignore[no-any-return]
 
     def pool(self, features: Tensor, stride: int, out_stride: int, kernel_size: int, mode: str) -> Tensor:
-        if mode == "max":
-            return _MaxPool.apply(features, self.neighbours(stride, out_stride, kernel_size))  # type: ignore[no-any-return]
         kernel_map = self.kernel_map(stride, out_stride, kernel_size)
+        if mode == "max":
+            return _MaxPool.apply(features, kernel_map)  # type: ignore[no-any-return]
         sums: Tensor = _SumPool.apply(features, kernel_map)
-        if mode == "sum":
-            return sums
-        return sums / (kernel_map.bounds.diff() + (kernel_map.centre is not None)).clamp(min=1)[:, None]
+        return sums if mode == "sum" else sums / kernel_map.counts.clamp(min=1)[:, None]
 
 
 # ---------------------------------------------------------------------------------------------------------- convolution
@@ -268,48 +305,132 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-        features, matrices = features.contiguous(), kernel.unbind(0)
-        products = _workspace.take("products", len(kernel_map.sources), kernel.shape[2], features)
-        for runs, pairs in kernel_map.chunks(_CHUNK // features.shape[1]):
-            sizes = kernel_map.sizes[runs]
-            gathered = _workspace.rows_of("gathered", features, kernel_map.sources[pairs]).split(sizes)
-            results = products[pairs].split(sizes)
-            for tap, rows, result in zip(kernel_map.taps[runs], gathered, results, strict=True):
-                torch.mm(rows, matrices[tap], out=result)
-        out = kernel_map.sum_products(products)
-        if kernel_map.centre is not None:
-            out.addmm_(features, matrices[kernel_map.centre])
+        features = features.contiguous()
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        return out
+        if kernel_map.prefers_table(max(kernel.shape[1:])):
+            return _product_by_table(features, kernel, kernel_map)
+        return _product_by_pairs(features, kernel, kernel_map.pairs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, kernel = ctx.saved_tensors
-        back: KernelMap = ctx.kernel_map.adjoint  # its sources are rows of the output, its targets rows of the input
-        gradient, transposed = gradient.contiguous(), kernel.transpose(1, 2).unbind(0)
+        forth: KernelMap = ctx.kernel_map
+        back = forth.adjoint  # its sources are rows of the output, its targets rows of the input
+        gradient, channels = gradient.contiguous(), max(kernel.shape[1:])
+        to_features: Tensor | None = None
+        to_kernel: Tensor | None = None
         want_features, want_kernel = ctx.needs_input_grad[:2]
-        to_kernel = _empty_but(kernel, {*back.taps, back.centre}) if want_kernel else None
-        to_matrices = to_kernel.unbind(0) if to_kernel is not None else ()
-        products = _workspace.take("products", len(back.sources) if want_features else 0, kernel.shape[1], gradient)
-        for runs, pairs in back.chunks(_CHUNK // max(kernel.shape[1:])):
-            taps, sizes = back.taps[runs], back.sizes[runs]
-            gathered = _workspace.rows_of("gathered", gradient, back.sources[pairs]).split(sizes)
-            if to_matrices:
-                inputs = _workspace.rows_of("inputs", features, back.targets[pairs]).split(sizes)
-                for tap, rows, row_inputs in zip(taps, gathered, inputs, strict=True):
-                    torch.mm(row_inputs.t(), rows, out=to_matrices[tap])
-            if want_features:
-                for tap, rows, result in zip(taps, gathered, products[pairs].split(sizes), strict=True):
-                    torch.mm(rows, transposed[tap], out=result)
-        to_features = back.sum_products(products) if want_features else None
-        if back.centre is not None:
-            if to_matrices:
-                torch.mm(features.t(), gradient, out=to_matrices[back.centre])
-            if to_features is not None:
-                to_features.addmm_(gradient, transposed[back.centre])
-        return to_features, to_kernel, None
+        if want_features and back.prefers_table(channels):
+            to_kernel = _kernel_gradient_sums(kernel) if want_kernel else None
+            to_features = _product_by_table(gradient, kernel.transpose(1, 2), back, features, to_kernel)
+            if to_kernel is not None:  # [Cin, K * Cout]
+                to_kernel = to_kernel.view(kernel.shape[1], -1, kernel.shape[2]).transpose(0, 1)
+        else:
+            if want_kernel and forth.prefers_table(channels):
+                to_kernel, want_kernel = _kernel_gradient_by_table(features, gradient, kernel, forth), False
+            if want_features or want_kernel:
+                to_features, by_pairs = _gradients_by_pairs(
+                    features, gradient, kernel, back.pairs, want_features=want_features, want_kernel=want_kernel
+                )
+                to_kernel = by_pairs if to_kernel is None else to_kernel
+        return to_features, None if to_kernel is None else to_kernel.to(kernel.dtype), None
+
+
+def _blocks(kernel_map: KernelMap, channels: int, device: torch.device) -> list[slice]:
+    """Runs of targets whose gathered rows fit into a core's cache; on a GPU, of a size that keeps it busy."""
+    numbers = _CHUNK if device.type == "cpu" else 2**26
+    rows = max(numbers // (kernel_map.taps * channels), 64)
+    return [slice(start, start + rows) for start in range(0, kernel_map.num_targets, rows)]
+
+
+def _gather_block(padded: Tensor, kernel_map: KernelMap, block: slice) -> Tensor:
+    """[targets, K * C]: the rows that all taps of a block of targets read, side by side."""
+    index = kernel_map.table[block]
+    return _workspace.rows_of("gathered", padded, index.view(-1)).view(len(index), -1)
+
+
+def _pad(values: Tensor) -> Tensor:
+    """With one more row of zeros, which is what an absent voxel reads."""
+    return torch.cat([values, values.new_zeros(1, values.shape[1])])
+
+
+def _product_by_table(
+    values: Tensor, kernel: Tensor, kernel_map: KernelMap, others: Tensor | None = None, sums: Tensor | None = None
+) -> Tensor:
+    """``values`` [S, A] through ``kernel`` [K, A, B]: [T, B]. Adds others^T @ gathered values to ``sums`` [O, K * A] where
+    it is given, for ``others`` [T, O]."""
+    padded, matrix = _pad(values), kernel.reshape(-1, kernel.shape[2])
+    out = values.new_empty(kernel_map.num_targets, kernel.shape[2])
+    for block in _blocks(kernel_map, values.shape[1], values.device):
+        gathered = _gather_block(padded, kernel_map, block)
+        torch.mm(gathered, matrix, out=out[block])
+        if sums is not None and others is not None:
+            _add_product(sums, others[block].t(), gathered)
+    return out
+
+
+def _kernel_gradient_sums(kernel: Tensor) -> Tensor:
+    """Zeros [Cin, K * Cout], in single precision at least: many blocks are summed."""
+    taps, inputs, outputs = kernel.shape
+    return kernel.new_zeros(inputs, taps * outputs, dtype=torch.promote_types(kernel.dtype, torch.float32))
+
+
+def _kernel_gradient_by_table(features: Tensor, gradient: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    padded = _pad(features)
+    sums = kernel.new_zeros(
+        kernel.shape[0] * kernel.shape[1], kernel.shape[2], dtype=torch.promote_types(kernel.dtype, torch.float32)
+    )
+    for block in _blocks(kernel_map, features.shape[1], features.device):
+        _add_product(sums, _gather_block(padded, kernel_map, block).t(), gradient[block])
+    return sums.view(kernel.shape)
+
+
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    if sums.dtype == left.dtype:
+        sums.addmm_(left, right)
+    else:
+        sums.add_(left @ right)
+
+
+def _product_by_pairs(features: Tensor, kernel: Tensor, pairs: Pairs) -> Tensor:
+    matrices = kernel.unbind(0)
+    products = _workspace.take("products", len(pairs.sources), kernel.shape[2], features)
+    for runs, rows_of in pairs.chunks(_CHUNK // features.shape[1]):
+        sizes = pairs.sizes[runs]
+        gathered = _workspace.rows_of("gathered", features, pairs.sources[rows_of]).split(sizes)
+        results = products[rows_of].split(sizes)
+        for tap, rows, result in zip(pairs.taps[runs], gathered, results, strict=True):
+            torch.mm(rows, matrices[tap], out=result)
+    out = pairs.sum_products(products)
+    return out if pairs.centre is None else out.addmm_(features, matrices[pairs.centre])
+
+
+def _gradients_by_pairs(
+    features: Tensor, gradient: Tensor, kernel: Tensor, back: Pairs, *, want_features: bool, want_kernel: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    transposed = kernel.transpose(1, 2).unbind(0)
+    to_kernel = _empty_but(kernel, {*back.taps, back.centre}) if want_kernel else None
+    to_matrices = to_kernel.unbind(0) if to_kernel is not None else ()
+    products = _workspace.take("products", len(back.sources) if want_features else 0, kernel.shape[1], gradient)
+    for runs, rows_of in back.chunks(_CHUNK // max(kernel.shape[1:])):
+        taps, sizes = back.taps[runs], back.sizes[runs]
+        gathered = _workspace.rows_of("gathered", gradient, back.sources[rows_of]).split(sizes)
+        if to_matrices:
+            inputs = _workspace.rows_of("inputs", features, back.targets[rows_of]).split(sizes)
+            for tap, rows, row_inputs in zip(taps, gathered, inputs, strict=True):
+                torch.mm(row_inputs.t(), rows, out=to_matrices[tap])
+        if want_features:
+            for tap, rows, result in zip(taps, gathered, products[rows_of].split(sizes), strict=True):
+                torch.mm(rows, transposed[tap], out=result)
+    to_features = back.sum_products(products) if want_features else None
+    if back.centre is not None:
+        if to_matrices:
+            torch.mm(features.t(), gradient, out=to_matrices[back.centre])
+        if to_features is not None:
+            to_features.addmm_(gradient, transposed[back.centre])
+    return to_features, to_kernel
 
 
 def _empty_but(kernel: Tensor, written: set[int | None]) -> Tensor:
@@ -336,25 +457,25 @@ class _SumPool(torch.autograd.Function):
 
 
 def _sum_over_pairs(features: Tensor, kernel_map: KernelMap) -> Tensor:
-    rows = kernel_map.sources.index_select(0, kernel_map.order)
-    out = functional.embedding_bag(rows, features.contiguous(), kernel_map.bounds, mode="sum", include_last_offset=True)
-    return out if kernel_map.centre is None else out.add_(features)
+    return functional.embedding_bag(kernel_map.table, _pad(features), mode="sum")
 
 
 class _MaxPool(torch.autograd.Function):
     """out[t] = maximum of features[s] over the neighbours s that are there; the gradient goes to the first maximum."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, neighbours: Tensor) -> Tensor:
-        volume, num_targets = neighbours.shape
-        absent = len(features)
-        rows = torch.where(neighbours < 0, absent, neighbours)
-        padded = torch.cat([features, features.new_full((1, features.shape[1]), -torch.inf)])
-        around = padded.index_select(0, rows.flatten()).view(volume, num_targets, -1)
-        values, tap = around.max(0)
-        ctx.save_for_backward(rows.t().long().gather(1, tap))  # [M, C]: the row that each maximum came from
-        ctx.num_sources = absent
-        return values
+    def forward(ctx: Any, features: Tensor, kernel_map: KernelMap) -> Tensor:
+        lowest = features.new_full((1, features.shape[1]), -torch.inf)
+        padded, columns = torch.cat([features, lowest]), kernel_map.table.t().long()
+        largest = padded.index_select(0, columns[0])
+        rows = columns[0][:, None].expand_as(largest).contiguous()  # [M, C]: where each maximum came from
+        for column in columns[1:]:
+            candidate = padded.index_select(0, column)
+            rows = torch.where(candidate > largest, column[:, None], rows)
+            torch.maximum(largest, candidate, out=largest)
+        ctx.save_for_backward(rows)
+        ctx.num_sources = len(features)
+        return largest.masked_fill_(rows == len(features), 0.0)  # no voxel within the kernel
 
     @staticmethod
     @torch.autograd.function.once_differentiable

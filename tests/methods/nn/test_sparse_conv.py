@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.api import AdlbenchError, DataError
 from adlbench.methods.nn import sparse_coordinates
 from adlbench.methods.nn.sparse_conv import (
     ResidualBlock,
@@ -18,7 +18,7 @@ from adlbench.methods.nn.sparse_conv import (
     SparsePool,
     conv_norm_relu,
 )
-from adlbench.methods.nn.sparse_coordinates import TorchCoordinates, kernel_offsets
+from adlbench.methods.nn.sparse_coordinates import KernelMap, TorchCoordinates, kernel_offsets
 from adlbench.methods.nn.sparse_tensor import SparseTensor, quantise, sparse_tensor
 
 ITEMS, LOW, SIDE = 2, -9, 36  # the dense grid [LOW, LOW + SIDE)^3; both are multiples of 1, 2 and 3
@@ -66,6 +66,14 @@ def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
+@pytest.fixture(params=["by table", "by pairs", "as it chooses"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of convolving, and the mixtures of them that the number of neighbours leads to."""
+    if request.param != "as it chooses":
+        monkeypatch.setattr(KernelMap, "prefers_table", lambda self, channels: request.param == "by table")
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("kernel_size", "stride"), [(1, 1), (3, 1), (5, 1), (2, 1), (1, 2), (2, 2), (3, 2), (4, 2), (3, 3)]
 )
@@ -84,6 +92,7 @@ def test_convolution_is_conv3d_on_the_same_support(kernel_size: int, stride: int
     assert_same(y.features, at_voxels(dense, y, low), [x.features, conv.kernel])
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kernel_size", [2, 3, 4])
 def test_transposed_convolution_restores_coordinates_and_is_conv_transpose3d(kernel_size: int) -> None:
     x, low = make_tensor(), -8
@@ -122,6 +131,35 @@ def test_x_runs_fastest_in_the_kernel() -> None:
     assert conv(sparse_tensor(torch.tensor([[3.0], [5.0]]), coordinates, 1)).features.tolist() == [[5.0], [0.0]]
 
 
+@pytest.mark.usefixtures("way")
+def test_a_single_voxel_sees_itself_only() -> None:
+    conv, features = SparseConv(2, 3, 3), torch.randn(1, 2, requires_grad=True)
+    out = conv(sparse_tensor(features, torch.tensor([[0, -7, 2**20, 3]]), 1)).features
+    torch.testing.assert_close(out, features @ conv.kernel[13])
+    out.sum().backward()
+    assert conv.kernel.grad is not None
+    assert set(conv.kernel.grad.flatten(1).abs().sum(1).nonzero().flatten().tolist()) == {13}
+
+
+def test_more_voxels_than_can_be_numbered_are_refused() -> None:
+    apart = torch.tensor([[0, 0, 0, 0], [0, 2**21, 2**21, 2**21]])
+    with pytest.raises(DataError, match="more than can be numbered"):
+        sparse_tensor(torch.ones(2, 1), apart, 1)
+    near = sparse_tensor(
+        torch.ones(2, 1), apart.clamp(max=2**20), 1
+    )  # 2^60 cells and a product beyond 2^31 are no problem
+    torch.testing.assert_close(SparseConv(1, 1, 3)(near).features.diff(dim=0), torch.zeros(1, 1))
+    many = torch.zeros(1, 4, dtype=torch.int64).expand(2**31, 4)
+    with pytest.raises(DataError, match="fewer than 2\\^31"):
+        sparse_tensor(torch.ones(1, 1), many, 1)
+
+
+def test_pooling_of_a_coarse_voxel_without_input_is_zero() -> None:
+    """A 1^3 kernel of stride 2 reads the corner of each coarse voxel only, which may be empty."""
+    x = sparse_tensor(torch.tensor([[-3.0], [-5.0]]), torch.tensor([[0, 0, 0, 0], [0, 3, 3, 3]]), 1)
+    assert SparsePool("max", 1, 2)(x).features.tolist() == [[-3.0], [0.0]]
+
+
 def test_items_do_not_see_each_other() -> None:
     x, conv = make_tensor(), SparseConv(5, 4, 3).double()
     first = x.coordinates[:, 0] == 0
@@ -129,6 +167,7 @@ def test_items_do_not_see_each_other() -> None:
     torch.testing.assert_close(conv(x).features[first], conv(alone).features)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_network_passes_gradcheck() -> None:
     x = make_tensor(channels=2, points=6)
     net = nn.Sequential(SparseConv(2, 2, 3), SparseConv(2, 3, 3, 2), SparseConv(3, 2, 2, 2, transposed=True)).double()
@@ -146,6 +185,7 @@ def test_a_network_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(run, (x.features, *[conv.kernel for conv in net]))
 
 
+@pytest.mark.usefixtures("way")
 def test_no_gradient_is_computed_that_nobody_wants() -> None:
     x, conv = make_tensor(), SparseConv(5, 4, 3).double()
     conv.requires_grad_(False)
@@ -173,7 +213,7 @@ def test_table_and_search_find_the_same_neighbours(
     for target, (item, *voxel) in enumerate(manager.coordinates(out_stride).tolist()):
         for tap, offset in enumerate(places.tolist()):
             source = (item, *[a + b for a, b in zip(voxel, offset, strict=True)])
-            assert by_table[tap, target] == row_of.get(source, -1)
+            assert by_table[target, tap] == row_of.get(source, len(inside))
 
 
 def test_kernel_maps_are_made_once_per_stride_and_kernel() -> None:
@@ -265,6 +305,7 @@ def test_residual_block_starts_from_its_shortcut() -> None:
     torch.testing.assert_close(strided(x).features, strided.downsample(x).features.relu())
 
 
+@pytest.mark.usefixtures("way")
 def test_the_same_to_the_bit_each_time() -> None:
     x = make_tensor(dtype=torch.float32)
     net = nn.Sequential(
@@ -278,6 +319,7 @@ def test_the_same_to_the_bit_each_time() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+@pytest.mark.usefixtures("way")
 def test_autocast_multiplies_in_half_precision_and_gives_float32_gradients() -> None:
     x, conv = make_tensor(16, dtype=torch.float32), SparseConv(16, 16, 3)
     with torch.autocast("cpu", torch.bfloat16):

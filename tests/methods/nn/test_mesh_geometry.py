@@ -1,0 +1,147 @@
+"""Geometry of meshes against closed forms: planes and spheres, where everything is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import trimesh
+
+from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.mesh_geometry import HeatGeodesics, PolarPatches, TriangleMesh
+
+
+def plane(side: int = 21) -> TriangleMesh:
+    """The unit square, irregularly triangulated inside, with a border."""
+    x, y = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side), indexing="ij")
+    inner = np.zeros((side, side, 2))
+    inner[1:-1, 1:-1] = np.random.default_rng(0).uniform(-0.2, 0.2, (side - 2, side - 2, 2)) / side
+    index = np.arange(side * side).reshape(side, side)
+    a, b, c, d = (index[i : i + side - 1, j : j + side - 1].ravel() for i, j in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    flat = (np.stack([x, y], -1) + inner).reshape(-1, 2)
+    return TriangleMesh(np.concatenate([flat, np.zeros((side * side, 1))], 1), faces)
+
+
+def sphere(subdivisions: int = 3) -> TriangleMesh:
+    ball = trimesh.creation.icosphere(subdivisions)
+    return TriangleMesh(np.asarray(ball.vertices), np.asarray(ball.faces, dtype=np.int64))
+
+
+def test_the_laplacian_of_a_triangle_is_its_cotangents() -> None:
+    right = TriangleMesh(np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]]))
+    expected = np.array([[1, -0.5, -0.5], [-0.5, 0.5, 0], [-0.5, 0, 0.5]])  # cot 90 = 0, cot 45 = 1
+    np.testing.assert_allclose(right.laplacian.toarray(), expected, atol=1e-12)
+    np.testing.assert_allclose(right.mass, 1 / 6)
+
+
+def test_the_laplacian_is_exact_on_linear_functions_and_semi_definite() -> None:
+    mesh = plane()
+    x, y = mesh.vertices[:, 0], mesh.vertices[:, 1]
+    inside = (x > 0) & (x < 1) & (y > 0) & (y < 1)
+    assert np.abs(mesh.laplacian @ (2 * x - 3 * y + 1))[inside].max() < 1e-12
+    assert mesh.laplacian.nnz == len(mesh.vertices) + 2 * len(mesh.edges)
+    assert np.linalg.eigvalsh(mesh.laplacian.toarray()).min() > -1e-10
+    assert mesh.mass.sum() == pytest.approx(1.0)
+
+
+def test_gradient_and_divergence_make_the_laplacian() -> None:
+    mesh, rng = sphere(2), np.random.default_rng(0)
+    values = rng.standard_normal(len(mesh.vertices))
+    np.testing.assert_allclose(-mesh.divergence(mesh.gradient(values)), mesh.laplacian @ values, atol=1e-10)
+    flat = plane()
+    gradient = flat.gradient(3 * flat.vertices[:, 0] - flat.vertices[:, 1])
+    np.testing.assert_allclose(gradient, np.tile([3.0, -1, 0], (len(flat.faces), 1)), atol=1e-10)
+
+
+def test_the_spectrum_of_the_sphere_is_l_times_l_plus_1() -> None:
+    mesh = sphere()
+    values, vectors = mesh.spectrum(9)
+    np.testing.assert_allclose(values, [0, 2, 2, 2, 6, 6, 6, 6, 6], rtol=0.02, atol=1e-6)
+    np.testing.assert_allclose(vectors.T @ (mesh.mass[:, None] * vectors), np.eye(9), atol=1e-8)
+    assert np.array_equal(mesh.spectrum(9)[1], vectors)  # the same each time
+
+
+def test_heat_distances_on_a_plane_and_a_sphere() -> None:
+    mesh = plane(41)
+    source = int(np.abs(mesh.vertices - [0.5, 0.5, 0]).sum(1).argmin())
+    exact = np.linalg.norm(mesh.vertices - mesh.vertices[source], axis=1)
+    found = HeatGeodesics(mesh).distance(source)
+    assert np.abs(found - exact).mean() < 0.02 * exact.max()
+    ball = sphere()
+    exact = np.arccos(np.clip(ball.vertices @ ball.vertices[0], -1, 1))
+    found = HeatGeodesics(ball).distance(0)
+    assert found[0] == 0
+    assert np.abs(found - exact).mean() < 0.02 * math.pi
+
+
+def test_heat_distances_from_several_sources_and_in_several_parts() -> None:
+    one = sphere(2)
+    both = TriangleMesh(
+        np.concatenate([one.vertices, one.vertices + 5]), np.concatenate([one.faces, one.faces + len(one.vertices)])
+    )
+    heat = HeatGeodesics(both)
+    found = heat.distance(0)
+    assert np.isnan(found[len(one.vertices) :]).all()
+    np.testing.assert_allclose(found[: len(one.vertices)], HeatGeodesics(one).distance(0), atol=1e-3)
+    opposite = int((one.vertices @ one.vertices[0]).argmin())
+    nearest = np.minimum(*(np.arccos(np.clip(one.vertices @ one.vertices[s], -1, 1)) for s in (0, opposite)))
+    assert np.abs(HeatGeodesics(one).distance(0, opposite) - nearest).mean() < 0.06
+
+
+def test_polar_patches_on_a_plane_are_polar_coordinates() -> None:
+    mesh = plane()
+    centre = int(np.abs(mesh.vertices - [0.5, 0.5, 0]).sum(1).argmin())
+    patch = PolarPatches(mesh).patch(centre, 0.3)
+    offset = mesh.vertices[patch.vertices] - mesh.vertices[centre]
+    exact = np.linalg.norm(offset, axis=1)
+    assert set(patch.vertices) >= set(
+        np.flatnonzero(np.linalg.norm(mesh.vertices - mesh.vertices[centre], axis=1) < 0.29)
+    )
+    error = np.abs(patch.distance - exact)[1:] / exact[1:]
+    angle = np.arctan2(offset[1:, 1], offset[1:, 0])
+    turn = (patch.angle[1:] - angle - (patch.angle[1] - angle[0]) + math.pi) % (2 * math.pi) - math.pi
+    # exact in the first ring; errors come from where the straight line leaves the triangles that are unfolded
+    assert error[:6].max() < 1e-9
+    assert np.median(error) < 1e-4
+    assert np.abs(turn).mean() < 0.03
+    assert error.max() < 0.04
+    assert np.abs(turn).max() < 0.2
+    assert (np.diff(patch.distance) >= 0).all()
+
+
+def test_polar_patches_on_a_sphere() -> None:
+    mesh = sphere()
+    patch = PolarPatches(mesh).patch(7, 1.0)
+    exact = np.arccos(np.clip(mesh.vertices[patch.vertices] @ mesh.vertices[7], -1, 1))
+    assert np.abs(patch.distance - exact).max() < 0.03
+    counts = np.histogram(patch.angle[1:], 6, (0, 2 * math.pi))[0]
+    assert counts.min() > 0.6 * counts.mean()
+
+
+def test_a_patch_at_the_border_and_one_of_a_single_vertex() -> None:
+    mesh = plane()
+    patch = PolarPatches(mesh).patch(0, 0.2)  # a corner of the square: a quarter of the circle
+    np.testing.assert_allclose(patch.distance, np.linalg.norm(mesh.vertices[patch.vertices], axis=1), rtol=0.04)
+    assert patch.angle[1:].max() - patch.angle[1:].min() == pytest.approx(math.pi / 2, abs=0.01)
+    assert PolarPatches(mesh).patch(0, 1e-6).vertices.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("vertices", "faces", "message"),
+    [
+        (np.zeros((3, 2)), np.array([[0, 1, 2]]), "vertices of shape"),
+        (np.full((3, 3), np.nan), np.array([[0, 1, 2]]), "finite"),
+        (np.eye(3), np.zeros((0, 3), dtype=np.int64), "at least one face"),
+        (np.eye(3), np.array([[0, 1, 3]]), "name vertices 0..3 of 3"),
+        (np.eye(3), np.array([[0, 1, 1]]), "have no area"),
+    ],
+)
+def test_what_is_no_mesh_is_named(vertices: np.ndarray, faces: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        TriangleMesh(vertices, faces)
+    with pytest.raises(DataError, match="eigenvectors wanted"):
+        sphere(1).spectrum(1000)
+    with pytest.raises(DataError, match="sources"):
+        HeatGeodesics(sphere(1)).distance()
