@@ -57,7 +57,7 @@ class OccupancyGrid(nn.Module):
         """Look at a random point of a random ``share`` of the cells: [M, 3] -> [M].
 
         A cell counts as occupied above ``threshold``, or above the mean of all where that is lower: a field that is faint
-        everywhere must not vanish altogether.
+        everywhere must not vanish altogether (nerfacc).
         """
         device, cells = self.density.device, len(self.density)
         if share < 1:
@@ -79,7 +79,7 @@ class OccupancyGrid(nn.Module):
         """One sample in each interval of z-depth ``step`` [R] from near to far [R] that is in an occupied cell.
 
         With a generator all samples of a ray are shifted by one random part of a step; without, they are in the middle of
-        their intervals. The last interval may reach beyond ``far`` by less than a step; its length counts to ``far``.
+        their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that.
         """
         rays_number, device = len(near), near.device
         most = int(((far - near) / step).clamp(min=0).ceil().max()) if rays_number else 0
