@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "grid_resolution": 16,
     "steps_across": 32,
     "grid_warmup": 64,
+    "grid_decay": 0.5,
     "learning_rate": 4e-3,
     "final_learning_rate": 4e-4,
     "precrop_steps": 5,
@@ -43,7 +44,7 @@ def run(made: OccupancyNeRF, steps: int, of: int) -> None:
 
 
 def test_it_learns_the_sphere_and_empties_the_space_around_it() -> None:
-    made = method(200)
+    made = method(300)
     cameras = orbit(5, 16, turn=0.3)
     truth, depth = photograph(cameras)
     with torch.no_grad():
