@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 PAIRS = 2**24  # distances at once on a GPU
@@ -18,21 +20,36 @@ def chamfer(points: Tensor, truth: Tensor, squared: bool = True) -> Tensor:
         raise ValueError(f"Chamfer distance of {len(points)} and {len(truth)} points; both sets need at least one")
     points, truth = (x if x.dtype == torch.float64 else x.float() for x in (points, truth))
     total = points.new_zeros(())
-    for one, other in ((points, truth), (truth, points)):
-        square = (one - other[nearest(one.detach(), other.detach())]).square().sum(1)
+    sets = (points, truth)
+    for one, other, index in zip(sets, reversed(sets), nearest(points.detach(), truth.detach())):
+        square = (one - other[index]).square().sum(1)
         if not squared:
             square = torch.where(square > 0, square, 1).sqrt() * (square > 0)
         total = total + square.mean()
     return total
 
 
-def nearest(points: Tensor, others: Tensor) -> Tensor:
-    """int64 [N]: which of ``others`` [M, 3] is nearest to each of ``points`` [N, 3]."""
+def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """int64 [N], [M]: which of ``others`` [M, 3] is nearest to each of ``points`` [N, 3], and the other way round."""
     if points.device.type == "cpu":
-        from scipy.spatial import KDTree
+        return _nearest_by_trees(points.double().numpy(), others.double().numpy())
+    return _nearest_by_pairs(points, others), _nearest_by_pairs(others, points)
 
-        _, index = KDTree(others.double().numpy()).query(points.double().numpy())
-        return torch.from_numpy(index)
+
+def _nearest_by_trees(points: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    from scipy.spatial import KDTree
+
+    trees = [KDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    found = []
+    for asking, answering in (trees, trees[::-1]):
+        order = asking.indices  # neighbours ask one after the other and find the cache warm: a quarter faster
+        index = np.empty(len(order), dtype=np.int64)
+        index[order] = answering.query(asking.data[order])[1]
+        found.append(torch.from_numpy(index))
+    return found[0], found[1]
+
+
+def _nearest_by_pairs(points: Tensor, others: Tensor) -> Tensor:
     parts = points.split(max(1, PAIRS // len(others)))
     return torch.cat(
         [torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist").argmin(1) for part in parts]
