@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from adlbench.benchmark.api import AdlbenchError
 
 Array = NDArray[np.floating]
 
@@ -58,6 +61,47 @@ def compare_surfaces(
     forward = np.abs((normals * truth_normals[nearest]).sum(1))
     back = np.abs((truth_normals * normals[nearest_back]).sum(1))
     return SurfaceComparison(accuracy, completeness, forward, back)
+
+
+def earth_movers_distance(points: Array, truth: Array, epsilon: float = 2e-3, rounds: int = 50) -> float:
+    """Least mean Euclidean distance by which mass spread evenly over ``points`` [N, 3] can be moved onto ``truth`` [M, 3].
+
+    Sinkhorn's algorithm in logarithms with falling entropy (Schmitzer 2019), down to ``epsilon`` of the largest distance with
+    ``rounds`` iterations at each of its halvings. Its plan is then rounded to one that moves all mass exactly (Altschuler et
+    al. 2017, algorithm 2), so the value is never below the true distance; at the default it is within about 2 % of it, or of
+    ``epsilon`` times the largest distance. O(N M) memory: some thousand points.
+    """
+    if not len(points) or not len(truth):
+        raise AdlbenchError(
+            f"earth mover's distance of {len(points)} and {len(truth)} points; both sets need at least one"
+        )
+    cost = cdist(points, truth)
+    largest = float(cost.max())
+    if largest == 0:
+        return 0.0
+    mass, wanted = np.full(len(points), 1 / len(points)), np.full(len(truth), 1 / len(truth))
+    f, g = np.zeros((len(points), 1)), np.zeros((1, len(truth)))
+    entropy = largest
+    while True:
+        entropy = max(entropy / 2, epsilon * largest)
+        for _ in range(rounds):
+            f = -entropy * (_log_sum_exp((g - cost) / entropy, 1) - np.log(len(truth)))
+            g = -entropy * (_log_sum_exp((f - cost) / entropy, 0) - np.log(len(points)))
+        if entropy <= epsilon * largest:
+            break
+    plan = np.exp((f + g - cost) / entropy) * (mass[:, None] * wanted)
+    plan *= np.minimum(mass / plan.sum(1), 1)[:, None]
+    plan *= np.minimum(wanted / plan.sum(0), 1)
+    left, lacking = mass - plan.sum(1), wanted - plan.sum(0)
+    if left.sum() > 0:
+        plan += np.outer(left, lacking) / left.sum()
+    return float((plan * cost).sum())
+
+
+def _log_sum_exp(values: Array, axis: int) -> Array:
+    highest = values.max(axis, keepdims=True)
+    total: Array = highest + np.log(np.exp(values - highest).sum(axis, keepdims=True))
+    return total
 
 
 def intersection_over_union(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

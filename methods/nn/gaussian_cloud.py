@@ -73,8 +73,12 @@ class GaussianCloud(nn.Module):
         near: float,
         max_alpha: float,
         depth: bool = False,
+        surface_tolerance: float | None = None,
     ) -> View:
-        """Render one camera; ``degree`` bands of the harmonics are in use, ``background`` is [3]."""
+        """Render one camera; ``degree`` bands of the harmonics are in use, ``background`` is [3].
+
+        With ``surface_tolerance`` (world units) Gaussians are blended as one surface, see ``rasterize``.
+        """
         opacities = self.opacities
         seen = project(self.means, self.quaternions, self.scales, world_to_camera, intrinsics, width, height, near)
         position = -world_to_camera[:3, :3].t() @ world_to_camera[:3, 3:]
@@ -92,6 +96,7 @@ class GaussianCloud(nn.Module):
             width,
             height,
             max_alpha=max_alpha,
+            surface_tolerance=surface_tolerance,
         )
         rgb = raster.features[:3] + (1 - raster.opacity) * background.view(3, 1, 1)
         return View(rgb, raster.opacity, raster.features[3:].flatten(0, 1), seen.means2d, raster.visible)

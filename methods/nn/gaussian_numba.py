@@ -36,7 +36,8 @@ LOG2_E = np.float32(math.log2(math.e))
 NO_LIGHT = np.float32(-20)  # exp of this is below 1/255 whatever the rounding
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_intrinsic: Any = intrinsic  # neither decorator has types
+_jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 
 
 def composite(
@@ -100,7 +101,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-@intrinsic
+@_intrinsic
 def _power_of_two(context: Any, exponent: Any) -> Any:
     """2^n as float32 for an int32 n in -126 .. 127: its bits are n + 127, moved to the exponent's place."""
 
@@ -159,7 +160,7 @@ def _sort_into_tiles(
             table[i, SHAPE + c] = features[c, g]
         spans[i, 0], spans[i, 1] = first[1, g], last[1, g] + 1
         across, down = last[0, g] // SIZE - first[0, g] // SIZE + 1, last[1, g] // SIZE - first[1, g] // SIZE + 1
-        candidates += np.int64(across) * np.int64(down)
+        candidates += int(across) * int(down)
     tiles = np.empty(candidates, np.int32)
     members = np.empty(candidates, np.int32)
     starts = np.zeros(columns * rows + 1, np.int64)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from adlbench.methods.nn.gaussian_surface import blend_surface
 from adlbench.methods.nn.gaussian_tiles import CHUNK, Tiles, bin_gaussians, pixel_boxes
 
 ROUND = 8  # chunks of a tile's list between two looks at whether it is opaque
@@ -50,6 +51,7 @@ def rasterize(
     max_alpha: float = 0.99,
     tile_size: int | None = None,
     backend: str | None = None,
+    surface_tolerance: float | None = None,
 ) -> Raster:
     """Composite ``features`` of N Gaussians, nearest first, over nothing.
 
@@ -63,11 +65,14 @@ def rasterize(
         max_alpha: upper bound of alpha at a pixel: 0.99 in the paper, 0.999 in gsplat.
         tile_size: side of a tile in pixels; by default whatever is fastest. Does not change the result. With "torch" only.
         backend: "torch", or "numba" for float32 on a CPU; by default the faster one that is installed (see ``backends``).
+        surface_tolerance: blend what is within so many world units of the nearest Gaussian as one surface, and leave out what is
+            behind (``gaussian_surface``), in place of compositing. In plain torch.
 
     bfloat16 and float16 are computed and returned as float32: a transmittance of 1e-4 has no digits in them.
     """
     means2d, conics, opacities, features = (at_least_float32(x) for x in (means2d, conics, opacities, features))
-    backend = backend or ("torch" if tile_size is not None else backends(means2d)[0])
+    plain = tile_size is not None or surface_tolerance is not None
+    backend = backend or ("torch" if plain else backends(means2d)[0])
     with torch.no_grad():
         # opacity exp(-form / 2) >= 1/255 where the quadratic form is at most ``reach``
         reach = 2 * (opacities / MIN_ALPHA).log()
@@ -80,6 +85,10 @@ def rasterize(
         return Raster(image[:-1], image[-1], (last >= first).all(0))
     with torch.no_grad():
         tiles = bin_gaussians(means2d, conics, reach, (first, last), depths, width, height, tile_size)
+    if surface_tolerance is not None:
+        parts = (means2d, conics, opacities, features, depths)
+        image = blend_surface(*parts, tiles, (width, height), max_alpha, surface_tolerance)
+        return Raster(image[:-1], image[-1], (last >= first).all(0))
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (means2d, conics, opacities, features))
     image = _Composite.apply(means2d, conics, opacities, features, tiles, (width, height), max_alpha, keep)
     return Raster(image[:-1], image[-1], (last >= first).all(0))

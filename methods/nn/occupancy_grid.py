@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from adlbench.methods.nn.rays import Rays
 
-DECAY = 0.95  # of what a cell is known to hold, from one update to the next
-
 
 class Samples(NamedTuple):
     ray: Tensor  # [M] int64, ascending
@@ -53,11 +51,12 @@ class OccupancyGrid(nn.Module):
         threshold: float,
         generator: torch.Generator,
         share: float = 1.0,
+        decay: float = 0.95,
     ) -> None:
-        """Look at a random point of a random ``share`` of the cells: [M, 3] -> [M].
+        """Look at a random point of a random ``share`` of the cells: [M, 3] -> [M]. What was known is worth ``decay`` of itself.
 
         A cell counts as occupied above ``threshold``, or above the mean of all where that is lower: a field that is faint
-        everywhere must not vanish altogether.
+        everywhere must not vanish altogether (nerfacc).
         """
         device, cells = self.density.device, len(self.density)
         if share < 1:
@@ -68,7 +67,7 @@ class OccupancyGrid(nn.Module):
         corner = torch.stack([chosen // (r * r), chosen // r % r, chosen % r], dim=-1)
         point = corner + torch.rand(len(chosen), 3, generator=generator, device=device)
         density = density_at(self.low + point / r * (self.high - self.low)).float()
-        self.density.mul_(DECAY)
+        self.density.mul_(decay)
         # A cell may be chosen twice: the larger value counts.
         self.density.scatter_reduce_(0, chosen, density, "amax")
         self.occupied.copy_(self.density > self.density.mean().clamp(max=threshold))
@@ -79,7 +78,7 @@ class OccupancyGrid(nn.Module):
         """One sample in each interval of z-depth ``step`` [R] from near to far [R] that is in an occupied cell.
 
         With a generator all samples of a ray are shifted by one random part of a step; without, they are in the middle of
-        their intervals. The last interval may reach beyond ``far`` by less than a step; its length counts to ``far``.
+        their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that.
         """
         rays_number, device = len(near), near.device
         most = int(((far - near) / step).clamp(min=0).ceil().max()) if rays_number else 0

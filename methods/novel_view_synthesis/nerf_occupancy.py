@@ -112,6 +112,9 @@ class OccupancyNeRF(NeRF):
     steps_across: int = 1024  # the scene's bounding sphere
     grid_every: int = 16  # steps between two updates of the grid
     grid_warmup: int = 256  # steps in which all cells are looked at, then a quarter
+    grid_decay: float = (
+        0.95  # of a cell's density, from one update to the next: fog of the first steps is to be forgotten
+    )
     occupied_alpha: float = 0.01  # a cell counts above the density that has this opacity over one step
     stop_below: float = 1e-4  # transmittance
 
@@ -155,7 +158,9 @@ class OccupancyNeRF(NeRF):
         share = 1.0 if self.context.step < self.grid_warmup else 0.25
         threshold = -math.log1p(-self.occupied_alpha) / field.step
         generator = self.context.generator("grid")
-        field.grid.update(lambda points: field.density(points, self.context.autocast), threshold, generator, share)
+        field.grid.update(
+            lambda points: field.density(points, self.context.autocast), threshold, generator, share, self.grid_decay
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"rays_a_step": self.rays_a_step}

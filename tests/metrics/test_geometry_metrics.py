@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
+from adlbench.benchmark.api import AdlbenchError
 from adlbench.benchmark.metrics.geometry import (
     Array,
     compare_surfaces,
+    earth_movers_distance,
     intersection_over_union,
     sample_mesh,
 )
@@ -94,3 +98,24 @@ def test_mesh_samples_are_uniform_and_face_outwards() -> None:
     inside_face = points[np.isclose(points[:, 0], 0.5)][:, 1:]
     counts = np.histogram2d(*inside_face.T, bins=4)[0]
     assert counts.min() > 0.8 * counts.mean()
+
+
+# ------------------------------------------------------------------------------------------------- earth mover's distance
+@pytest.mark.parametrize("number", [1, 2, 60])
+def test_earth_movers_distance_is_little_above_the_best_assignment(number: int) -> None:
+    rng = np.random.default_rng(number)
+    points, truth = rng.normal(size=(number, 3)), rng.normal(size=(number, 3)) + 1
+    cost = cdist(points, truth)
+    exact = cost[linear_sum_assignment(cost)].mean()
+    value = earth_movers_distance(points, truth)
+    assert exact - 1e-9 <= value <= 1.03 * exact
+
+
+def test_earth_movers_distance_of_unequal_sets_and_of_none() -> None:
+    """Half of the mass of one point goes to each of two; equal sets are as far apart as the entropy blurs them."""
+    assert earth_movers_distance(np.zeros((1, 3)), np.array([[1.0, 0, 0], [0, 3, 0]])) == pytest.approx(2)
+    assert earth_movers_distance(np.ones((3, 3)), np.ones((2, 3))) == 0
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    assert earth_movers_distance(points, points[::-1]) < 0.02 * np.ptp(points)
+    with pytest.raises(AdlbenchError, match="0 and 50 points"):
+        earth_movers_distance(points[:0], points)

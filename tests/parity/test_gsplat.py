@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gsplat_on_cpu import gsplat_on_cpu
 
-from adlbench.methods.nn import spherical_harmonics
+from adlbench.methods.nn import gaussian_rasterizer, spherical_harmonics
+from adlbench.methods.nn.gaussian_cloud import GaussianCloud
 from adlbench.methods.nn.gaussian_projection import covariances, project
 
 reference = pytest.importorskip("gsplat.cuda._torch_impl")
@@ -62,3 +64,54 @@ def test_spherical_harmonics(degree: int) -> None:
     theirs = reference._spherical_harmonics(degree, directions, coefficients)
     constant, rest = coefficients[:, 0].t(), coefficients[:, 1:].permute(1, 2, 0)
     torch.testing.assert_close(spherical_harmonics.evaluate(constant, rest, directions.t(), degree).t(), theirs)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_rasterisation_and_its_gradients(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gsplat's whole chain, with its bound of 0.999 on alpha: colours of degree 3, opacity, depth, a background; gradients
+    of all parameters and of the screen-space means."""
+    pytest.importorskip("nerfacc")
+    pytest.importorskip(backend)
+    count, width, height, degree = 120, 33, 26, 3
+    pose = torch.eye(4)
+    pose[2, 3] = 4.0
+    intrinsics = torch.tensor([[40.0, 0, 16], [0, 42, 13], [0, 0, 1]])
+    cloud = GaussianCloud(count, degree)
+    with torch.no_grad():
+        for parameter in cloud.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape))
+        cloud.log_scales.sub_(2.0)
+    background = torch.tensor([0.2, 0.5, 0.9])
+    monkeypatch.setattr(gaussian_rasterizer, "backends", lambda like: (backend,))
+    view = cloud.render(
+        pose, intrinsics, width, height, background, degree=degree, near=0.01, max_alpha=0.999, depth=True
+    )
+    values = {name: p.detach().clone().requires_grad_() for name, p in cloud.named_parameters()}
+    harmonics = torch.cat([values["sh_constant"][None], values["sh_rest"]]).permute(2, 0, 1)
+    with gsplat_on_cpu() as theirs:
+        image, alpha, meta = theirs(
+            values["means"].t(),
+            values["quaternions"].t(),
+            values["log_scales"].exp().t(),
+            values["opacity_logits"].sigmoid(),
+            harmonics,
+            pose[None],
+            intrinsics[None],
+            width,
+            height,
+            sh_degree=degree,
+            backgrounds=background[None],
+            render_mode="RGB+D",
+        )
+    torch.testing.assert_close(view.rgb, image[0, ..., :3].permute(2, 0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(view.opacity, alpha[0, ..., 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(view.depth, image[0, ..., 3], atol=5e-5, rtol=0)
+    assert float(alpha.max()) > 0.9
+
+    pull = torch.randn(4, height, width)
+    mine = (torch.cat([view.rgb, view.opacity[None]]) * pull).sum()
+    other = (torch.cat([image[0, ..., :3].permute(2, 0, 1), alpha[..., 0]]) * pull).sum()
+    got = torch.autograd.grad(mine, [view.means2d, *cloud.parameters()])
+    wanted = torch.autograd.grad(other, [meta["means2d"], *values.values()])
+    for a, b in zip(got, [wanted[0][0].t(), *wanted[1:]]):
+        torch.testing.assert_close(a, b, atol=2e-5 * float(b.abs().max()), rtol=0)

@@ -212,7 +212,7 @@ def small(backend: str, gaussians: Scene, width: int, height: int) -> None:
     torch.testing.assert_close(raster.features, features, atol=1e-5, rtol=0)
     torch.testing.assert_close(raster.opacity, opacity, atol=1e-5, rtol=0)
     for got, wanted in zip(gradients(ours, *raster[:2]), gradients(theirs, features, opacity)):
-        torch.testing.assert_close(got, wanted, atol=1e-12 + 1e-5 * float(wanted.abs().max()), rtol=0)
+        torch.testing.assert_close(got, wanted, atol=1e-6 + 1e-5 * float(wanted.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
@@ -220,7 +220,7 @@ def small(backend: str, gaussians: Scene, width: int, height: int) -> None:
 def test_any_number_of_features_and_the_rules_in_float32(backend: str, channels: int) -> None:
     """Stacks that end a pixel, are clamped, or are too faint; on one pixel and on images smaller than a tile."""
     pytest.importorskip(backend)
-    for opacities in ([1.0, 0.5], [0.99, 0.98, 0.8, 0.01], [0.99, 0.98, 0.4], [0.99 / 255, 0.7], [1.01 / 255]):
+    for opacities in ([1.0, 0.5], [0.98, 0.985, 0.8, 0.01], [0.98, 0.985, 0.4], [0.99 / 255, 0.7], [1.01 / 255]):
         values = stack(opacities, [1.0] * len(opacities))
         features = torch.rand(channels, len(opacities), generator=torch.Generator().manual_seed(1))
         for size in (1, 3):

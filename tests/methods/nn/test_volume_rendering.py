@@ -13,6 +13,7 @@ from adlbench.methods.nn.volume_rendering import (
     INFINITE,
     accumulate,
     composite,
+    distortion,
     expected_depth,
     interval_lengths,
     sample_pdf,
@@ -152,3 +153,24 @@ def test_sample_pdf_goes_where_the_weight_is() -> None:
 def test_sample_pdf_without_any_weight_is_even_and_finite() -> None:
     samples = sample_pdf(torch.linspace(2, 6, 9)[None], torch.zeros(1, 8), 5)
     torch.testing.assert_close(samples, torch.tensor([[2.0, 3.0, 4.0, 5.0, 6.0]]))
+
+
+def test_distortion_equals_all_pairs_and_has_gradients() -> None:
+    """Equation 15 of mip-NeRF 360: the double sum over samples, and each sample's own interval."""
+    edges = torch.rand(3, 7, dtype=torch.float64).sort(dim=-1).values
+    weights = torch.rand(3, 6, dtype=torch.float64)
+    middle = 0.5 * (edges[:, 1:] + edges[:, :-1])
+    pairs = (middle[:, :, None] - middle[:, None, :]).abs() * weights[:, :, None] * weights[:, None, :]
+    wanted = pairs.sum((1, 2)) + (weights.square() * edges.diff()).sum(1) / 3
+    torch.testing.assert_close(distortion(weights, edges), wanted)
+    assert torch.autograd.gradcheck(distortion, (weights.requires_grad_(), edges.requires_grad_()))
+    one = distortion(torch.ones(1), torch.tensor([2.0, 5.0]))
+    assert float(one) == pytest.approx(1.0)  # a third of the interval
+
+
+def test_a_ray_is_terminated_where_too_little_light_is_left() -> None:
+    density, lengths = torch.tensor([[1.0, 2.0, 3.0, 1.0]]), torch.ones(1, 4)
+    full, stopped = composite(density, lengths), composite(density, lengths, stop_below=math.exp(-4))
+    assert torch.equal(stopped.weights[0, :3], full.weights[0, :3])  # transmittance 1, e^-1, e^-3
+    assert float(stopped.weights[0, 3]) == 0  # e^-6
+    assert float(stopped.opacity) == pytest.approx(1 - math.exp(-6))

@@ -1,0 +1,56 @@
+"""Chamfer distance between two sets of points as a training loss. The metric is in ``benchmark.metrics.geometry``."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+PAIRS = 2**24  # distances at once on a GPU
+
+
+def chamfer(points: Tensor, truth: Tensor, squared: bool = True) -> Tensor:
+    """Mean distance from ``points`` [N, 3] to their nearest in ``truth`` [M, 3], plus that back; a 0-d tensor.
+
+    ``squared`` as in DeepSDF, else Euclidean (twice Occupancy Networks' mean of both directions). Differentiable in both
+    sets for fixed neighbours; the gradient of the Euclidean distance of a point to itself is 0. In at least float32.
+    """
+    if not len(points) or not len(truth):
+        raise ValueError(f"Chamfer distance of {len(points)} and {len(truth)} points; both sets need at least one")
+    points, truth = (x if x.dtype == torch.float64 else x.float() for x in (points, truth))
+    total = points.new_zeros(())
+    sets = (points, truth)
+    for one, other, index in zip(sets, reversed(sets), nearest(points.detach(), truth.detach())):
+        square = (one - other[index]).square().sum(1)
+        if not squared:
+            square = torch.where(square > 0, square, 1).sqrt() * (square > 0)
+        total = total + square.mean()
+    return total
+
+
+def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """int64 [N], [M]: which of ``others`` [M, 3] is nearest to each of ``points`` [N, 3], and the other way round."""
+    if points.device.type == "cpu":
+        return _nearest_by_trees(points.double().numpy(), others.double().numpy())
+    return _nearest_by_pairs(points, others), _nearest_by_pairs(others, points)
+
+
+def _nearest_by_trees(points: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    from scipy.spatial import KDTree
+
+    trees = [KDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    found = []
+    for asking, answering in (trees, trees[::-1]):
+        order = asking.indices  # neighbours ask one after the other and find the cache warm: a quarter faster
+        index = np.empty(len(order), dtype=np.int64)
+        index[order] = answering.query(asking.data[order])[1]
+        found.append(torch.from_numpy(index))
+    return found[0], found[1]
+
+
+def _nearest_by_pairs(points: Tensor, others: Tensor) -> Tensor:
+    parts = points.split(max(1, PAIRS // len(others)))
+    return torch.cat(
+        [torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist").argmin(1) for part in parts]
+    )

@@ -1,0 +1,142 @@
+"""Hash grid, dense grid and planes against numpy written out, closed forms and finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from adlbench.methods.nn.feature_grids import PLANES, DenseGrid, HashGrid, TriPlane, read_planes
+
+LEVELS, FEATURES, TABLE, COARSEST, FINEST = 4, 2, 2**9, 4, 40
+
+
+def hash_grid(dtype: torch.dtype = torch.float64) -> HashGrid:
+    torch.manual_seed(0)
+    grid = HashGrid(LEVELS, FEATURES, TABLE, COARSEST, FINEST).to(dtype)
+    torch.nn.init.normal_(grid.table)
+    return grid
+
+
+def tiny_cuda_nn(table: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """grid.h of tiny-cuda-nn for one point, corner by corner."""
+    out, offset = [], 0
+    growth = (FINEST / COARSEST) ** (1 / (LEVELS - 1))
+    for level in range(LEVELS):
+        scale = COARSEST * growth**level - 1
+        resolution = math.ceil(scale) + 1
+        size = min((resolution**3 + 7) // 8 * 8, TABLE)
+        place = scale * point + 0.5
+        corner, share = np.floor(place).astype(int), place - np.floor(place)
+        value = np.zeros(FEATURES)
+        for bits in range(8):
+            moved = [(bits >> axis) & 1 for axis in range(3)]
+            weight = np.prod([share[i] if moved[i] else 1 - share[i] for i in range(3)])
+            x, y, z = (int(corner[i]) + moved[i] for i in range(3))
+            if resolution**3 <= size:
+                index = x + y * resolution + z * resolution**2
+            else:
+                index = (x * 1 ^ (y * 2654435761) % 2**32 ^ (z * 805459861) % 2**32) % 2**32
+            value += weight * table[offset + index % size]
+        out.append(value)
+        offset += size
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_hash_grid_equals_tiny_cuda_nn_written_out(dtype: torch.dtype, tolerance: float) -> None:
+    grid = hash_grid(dtype)
+    assert [size < TABLE for size in grid.sizes] == [True, False, False, False]  # a dense level, and hashed ones
+    border = [[0.0, 0, 0], [1, 1, 1], [1, 0, 0.5], [0.5, 0.5, 0.5]]
+    points = torch.cat([torch.tensor(border, dtype=dtype), torch.rand(40, 3, dtype=dtype)])
+    got = grid(points).detach().numpy()
+    table = grid.table.detach().double().numpy()
+    wanted = np.stack([tiny_cuda_nn(table, p) for p in points.double().numpy()])
+    # Where float32 rounds a point across a cell's border the corners differ, the value does not.
+    np.testing.assert_allclose(got, wanted, atol=tolerance)
+
+
+def test_hash_grid_sizes_and_start() -> None:
+    """The paper's: 16 levels, 2 features, 2^19 rows, 16 to 2048."""
+    grid = HashGrid()
+    assert grid.out_features == 32
+    assert grid.resolutions[0] == 16
+    assert grid.resolutions[-1] == 2048
+    assert grid.sizes[0] == 4096
+    assert grid.sizes[-1] == 2**19
+    assert float(grid.table.detach().abs().max()) <= 1e-4
+
+
+def test_hash_grid_gradients() -> None:
+    grid = HashGrid(2, 1, 16, 2, 5).double()
+    points = (torch.rand(3, 3, dtype=torch.float64) * 0.9 + 0.05).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda table, p: torch.func.functional_call(grid, {"table": table}, p), (grid.table, points)
+    )
+
+
+def test_equal_points_add_their_gradients_up() -> None:
+    grid = hash_grid()
+    point = torch.full((1, 3), 0.3, dtype=torch.float64)
+    (once,) = torch.autograd.grad(grid(point).sum(), grid.table)
+    (thrice,) = torch.autograd.grad(grid(point.expand(3, 3)).sum(), grid.table)
+    torch.testing.assert_close(thrice, 3 * once)
+
+
+@pytest.mark.parametrize("make", [lambda: HashGrid(2, 2, 64, 4, 8), lambda: DenseGrid(5, 3), lambda: TriPlane(5, 3)])
+def test_no_point_one_point_beyond_the_border_and_bfloat16(make: object) -> None:
+    grid = make()  # type: ignore[operator]
+    assert grid(torch.empty(0, 3)).shape[0] == 0
+    assert grid(torch.rand(2, 4, 3)).shape[:2] == (2, 4)
+    low = 0.0 if isinstance(grid, HashGrid) else -1.0
+    assert torch.equal(grid(torch.tensor([[low - 1, 0.5, 2.0]])), grid(torch.tensor([[low, 0.5, 1.0]])))
+    points = torch.rand(6, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert grid(points).dtype == torch.float32
+        assert torch.equal(grid(points), grid(points.float()))
+
+
+def test_dense_grid_holds_a_linear_function_with_x_last_and_its_points_on_the_faces() -> None:
+    """align_corners: the first and last points are at -1 and 1; index order z, y, x."""
+    grid = DenseGrid(4, 1)
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 4)] * 3, indexing="ij")
+    with torch.no_grad():
+        grid.values.copy_((1 + 2 * x + 3 * y - z)[None, None])
+    points = torch.rand(50, 3) * 2 - 1
+    wanted = 1 + 2 * points[:, 0] + 3 * points[:, 1] - points[:, 2]
+    torch.testing.assert_close(grid(points)[:, 0], wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(grid.refined(9)(points)[:, 0], wanted, atol=1e-5, rtol=0)
+
+
+def test_dense_grid_and_planes_gradients() -> None:
+    points = (torch.rand(4, 3, dtype=torch.float64) * 1.6 - 0.8).requires_grad_()
+    for grid in (DenseGrid(3, 2).double(), TriPlane(3, 2).double()):
+        ((name, table),) = grid.named_parameters()
+        assert torch.autograd.gradcheck(
+            lambda t, p, grid=grid, name=name: torch.func.functional_call(grid, {name: t}, p), (table, points)
+        )
+
+
+def test_the_three_planes_are_distinct() -> None:
+    """EG3D's released axes project two of the planes on the same coordinates; each of these leaves out another axis."""
+    assert {frozenset(axes) for axes in PLANES} == {frozenset(p) for p in ((0, 1), (0, 2), (1, 2))}
+    grid = TriPlane(8, 4)
+    points = torch.rand(10, 3) * 2 - 1
+    for plane, axes in enumerate(PLANES):
+        alone = torch.zeros_like(grid.planes)
+        alone[plane] = grid.planes[plane].detach()
+        read = read_planes(alone[None], points[None])[0]
+        for axis in range(3):
+            moved = points.clone()
+            moved[:, axis] = -moved[:, axis]
+            same = torch.allclose(read_planes(alone[None], moved[None])[0], read)
+            assert same == (axis not in axes)
+
+
+def test_planes_of_a_batch_are_read_each_for_itself() -> None:
+    planes, points = torch.randn(2, 3, 4, 6, 6), torch.rand(2, 7, 3) * 2 - 1
+    both = read_planes(planes, points)
+    for item in range(2):
+        torch.testing.assert_close(both[item], read_planes(planes[item : item + 1], points[item : item + 1])[0])

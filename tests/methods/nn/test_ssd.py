@@ -1,0 +1,119 @@
+"""The chunked scan against its recurrence, step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from adlbench.methods.nn.ssd import bidirectional_scan, ssd_scan
+
+BATCH, HEADS, WIDTH, GROUPS, FEATURES = 2, 4, 3, 2, 5
+
+
+def inputs(length: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(length)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+
+    return {
+        "x": normal(BATCH, length, HEADS, WIDTH),
+        "dt": torch.nn.functional.softplus(normal(BATCH, length, HEADS)),
+        "a": -normal(HEADS).abs() - 0.1,
+        "b": normal(BATCH, length, GROUPS, FEATURES),
+        "c": normal(BATCH, length, GROUPS, FEATURES),
+        "d": normal(HEADS),
+    }
+
+
+def recurrence(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    b, c = (v.repeat_interleave(HEADS // GROUPS, dim=2) for v in (b, c))
+    h = x.new_zeros(BATCH, HEADS, WIDTH, FEATURES) if state is None else state
+    out = []
+    for t in range(x.shape[1]):
+        decay = (dt[:, t] * a).exp()[..., None, None]
+        h = decay * h + (dt[:, t, :, None] * x[:, t])[..., None] * b[:, t, :, None, :]
+        out.append((h * c[:, t, :, None, :]).sum(-1) + d[:, None] * x[:, t])
+    return (torch.stack(out, 1) if out else x), h
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 37])
+def test_equals_the_recurrence(length: int) -> None:
+    """Lengths below, at and beyond a chunk of 8."""
+    values = inputs(length)
+    for got, wanted in zip(ssd_scan(**values, chunk=8), recurrence(**values)):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_float32_to_1e_5_over_a_long_sequence() -> None:
+    values = inputs(700, torch.float32)
+    wanted, _ = recurrence(**{name: v.double() for name, v in values.items()})
+    got, _ = ssd_scan(**values)
+    torch.testing.assert_close(got.double(), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+
+
+def test_goes_on_from_a_state() -> None:
+    values = inputs(20)
+    whole, last = ssd_scan(**values, chunk=8)
+    timed = ("x", "dt", "b", "c")
+    first = {name: v[:, :11] if name in timed else v for name, v in values.items()}
+    second = {name: v[:, 11:] if name in timed else v for name, v in values.items()}
+    begun, state = ssd_scan(**first, chunk=8)
+    ended, final = ssd_scan(**second, chunk=8, state=state)
+    torch.testing.assert_close(torch.cat([begun, ended], 1), whole)
+    torch.testing.assert_close(final, last)
+
+
+def test_gradients() -> None:
+    values = {name: v[:1] if v.ndim > 1 else v for name, v in inputs(5).items()}
+    names = list(values)
+    free = tuple(v.requires_grad_() for v in values.values())
+    assert torch.autograd.gradcheck(lambda *v: ssd_scan(**dict(zip(names, v)), chunk=2), free)
+
+
+def test_strong_decay_and_no_decay_stay_finite() -> None:
+    values = inputs(40, torch.float32)
+    for a in (-1e4, 0.0):
+        some = values | {"a": torch.full((HEADS,), a)}
+        free = {name: v.clone().requires_grad_() for name, v in some.items()}
+        out, _ = ssd_scan(**free, chunk=16)
+        grads = torch.autograd.grad(out.sum(), list(free.values()))
+        assert all(torch.isfinite(x).all() for x in (out, *grads))
+
+
+def test_steps_of_size_zero_are_padding() -> None:
+    """Sequences of unequal length in a batch: behind its end a sequence has dt = 0, and its state stays."""
+    values = inputs(12)
+    values["dt"][1, 7:] = 0
+    out, state = ssd_scan(**values, chunk=4)
+    short = {name: v[1:, :7] if v.ndim > 1 else v for name, v in values.items()}
+    alone, alone_state = ssd_scan(**short, chunk=4)
+    torch.testing.assert_close(out[1:, :7], alone)
+    torch.testing.assert_close(state[1:], alone_state)
+
+
+def test_bidirectional_is_the_sum_of_both_directions() -> None:
+    values = inputs(11)
+    forward, _ = recurrence(**values)
+    timed = ("x", "dt", "b", "c")
+    backward, _ = recurrence(**{name: v.flip(1) if name in timed else v for name, v in values.items()})
+    torch.testing.assert_close(bidirectional_scan(**values, chunk=4), forward + backward.flip(1))
+
+
+def test_bfloat16_is_computed_in_float32() -> None:
+    values = inputs(30, torch.bfloat16)
+    out, state = ssd_scan(**values, chunk=8)
+    exact, _ = ssd_scan(**{name: v.float() for name, v in values.items()}, chunk=8)
+    assert out.dtype == torch.bfloat16
+    assert state.dtype == torch.float32
+    assert torch.equal(out, exact.bfloat16())
+
+
+def test_heads_that_no_group_serves() -> None:
+    values = inputs(3)
+    values["b"] = values["c"] = torch.zeros(BATCH, 3, 3, FEATURES)
+    with pytest.raises(ValueError, match="4 heads cannot share 3 groups"):
+        ssd_scan(**values)
