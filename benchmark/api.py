@@ -65,8 +65,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adlbench.benchmark.errors import AdlbenchError as AdlbenchError
-from adlbench.benchmark.errors import DataError as DataError
+from adlbench.benchmark.errors import AdlbenchError, DataError  # noqa: F401 - part of the contract
 
 Batch = Mapping[str, Tensor]
 
