@@ -84,8 +84,8 @@ def compare_methods(
         wanted = record.status == "done" and record.method in (mine, *others)
         wanted = wanted and (not tasks or record.task in tasks) and (not datasets or record.dataset in datasets)
         if wanted and fidelity in (None, record.fidelity):
-            axes = (record.task, record.protocol, record.dataset, record.instance, record.fidelity)
-            cells[record.method][*axes, record.data_fingerprint][record.seed] = (folder, record)
+            where = (record.task, record.protocol, record.dataset, record.instance, record.fidelity)
+            cells[record.method][*where, record.data_fingerprint][record.seed] = (folder, record)
     for method in (mine, *others):
         if not cells[method]:
             raise AdlbenchError(

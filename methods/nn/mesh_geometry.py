@@ -70,7 +70,8 @@ class TriangleMesh:
     @cached_property
     def mass(self) -> Floats:
         """[V]: a third of the area around each vertex."""
-        return np.bincount(self.faces.ravel(), np.repeat(self.areas / 3, 3), len(self.vertices))
+        total: Floats = np.bincount(self.faces.ravel(), np.repeat(self.areas / 3, 3), len(self.vertices)).astype(float)
+        return total
 
     @cached_property
     def laplacian(self) -> sparse.csc_matrix:
@@ -124,7 +125,9 @@ class TriangleMesh:
         along = (
             np.roll(self.cotangents, -2, 1)[..., None] * to_next + np.roll(self.cotangents, -1, 1)[..., None] * to_last
         )
-        return np.bincount(self.faces.ravel(), (along * field[:, None]).sum(-1).ravel() / 2, len(self.vertices))
+        share = (along * field[:, None]).sum(-1).ravel() / 2
+        total: Floats = np.bincount(self.faces.ravel(), share, len(self.vertices)).astype(float)
+        return total
 
 
 class HeatGeodesics:

@@ -83,7 +83,7 @@ def _argmax(values: Tensor) -> Tensor:
 class Neighbours(NamedTuple):
     """The k points nearest to each query, by rising distance."""
 
-    index: Tensor  # int64 [B, M, k]
+    index: Tensor  # type: ignore[assignment]  # int64 [B, M, k]
     squared_distance: Tensor  # [B, M, k], in the type of the points
 
 
@@ -113,7 +113,7 @@ def k_nearest(points: Tensor, queries: Tensor, k: int, lengths: Tensor | None = 
 class Ball(NamedTuple):
     """The first K points inside the ball around each query."""
 
-    index: Tensor  # int64 [B, M, K]: in index order, then the first one repeated; 0 where the ball is empty
+    index: Tensor  # type: ignore[assignment]  # int64 [B, M, K]: in index order, then the first one repeated; 0 where the ball is empty
     found: Tensor  # int64 [B, M]: points before the repetitions, at most K
 
 
