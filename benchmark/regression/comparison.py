@@ -275,7 +275,7 @@ def _speed_finding(group: str, rounds: Rounds, clock: str, rule: SpeedRule) -> S
     outcome, reason, wall = verdict.outcome, verdict.reason, None
     if clock == "cpu":
         wall = speed.judge(*rounds.columns("wall"), SpeedRule(minimum_effect=max(WALL_EFFECT, rule.minimum_effect)))
-        if outcome == "pass" and wall.outcome == "slower":
+        if outcome == "pass" and wall.outcome == "slower" and wall.change.low > WALL_EFFECT:
             outcome, reason = "slower", f"{wall.reason} in wall time, while the processor does no more than before"
     return SpeedFinding(group, rounds.what, outcome, reason, clock, verdict, wall, rounds.per_round, rounds)
 
