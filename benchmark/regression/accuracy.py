@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +67,14 @@ def judge(
     sign = 1.0 if direction == "up" else -1.0
     shared = sorted(base.keys() & head.keys())
     differences = sign * np.array([head[seed] - base[seed] for seed in shared])
-    means = [float(np.mean([side[seed] for seed in shared])) if shared else math.nan for side in (base, head)]
+    before, after = (float(np.mean([side[seed] for seed in shared])) if shared else math.nan for side in (base, head))
     items = _items(shared, sign, base_items or {}, head_items or {})
     if len(shared) < MIN_SEEDS:
         reason = f"{len(shared)} shared seeds; {MIN_SEEDS} are needed"
         change = float(differences.mean()) if shared else math.nan
-        return AccuracyVerdict("inconclusive", reason, *means, change, math.nan, math.nan, margin, len(shared), **items)
+        return AccuracyVerdict(
+            "inconclusive", reason, before, after, change, math.nan, math.nan, margin, len(shared), **items
+        )
     low, high = one_sided_ends(differences)
     change = float(differences.mean())
     outcome: Outcome
@@ -85,7 +87,7 @@ def judge(
             "inconclusive",
             f"between {low:+.4g} and {high:+.4g} for a margin of {margin:g}; use more seeds",
         )
-    return AccuracyVerdict(outcome, reason, *means, change, low, high, margin, len(shared), **items)
+    return AccuracyVerdict(outcome, reason, before, after, change, low, high, margin, len(shared), **items)
 
 
 def _items(
@@ -93,7 +95,7 @@ def _items(
     sign: float,
     base: Mapping[int, NDArray[np.float64]],
     head: Mapping[int, NDArray[np.float64]],
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """How many items became better and worse, and the interval over items of their mean difference over seeds."""
     seeds = [seed for seed in shared if seed in base and seed in head]
     if not seeds or any(base[seed].ndim != 1 or base[seed].shape != head[seed].shape for seed in seeds):

@@ -60,7 +60,8 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        return exit_code(finding.outcome for finding in [*self.accuracy, *self.speed])
+        findings: list[AccuracyFinding | SpeedFinding] = [*self.accuracy, *self.speed]
+        return exit_code(finding.outcome for finding in findings)
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def plan_requests(request: Request, suite: SuiteSpec | None) -> Plan:
     if not entries:
         raise AdlbenchError("nothing to compare: name a suite (--suite gate) or a task (task=classification)")
     requests = []
-    for entry in entries:
+    for wanted in entries:
         axes = {
-            name: _joined(getattr(request, name) or entry.get(name) or ()) for name in ("dataset", "instance", "method")
+            name: _joined(getattr(request, name) or wanted.get(name) or ())
+            for name in ("dataset", "instance", "method")
         }
-        merged = {"task": entry["task"], **axes, **common}
+        merged = {"task": wanted["task"], **axes, **common}
         requests.append([f"{key}={value}" for key, value in merged.items() if value not in (None, "")])
     return Plan(requests, suite.steps if suite else None)
 
@@ -275,7 +277,7 @@ def _speed_finding(group: str, rounds: Rounds, clock: str, rule: SpeedRule) -> S
     outcome, reason, wall = verdict.outcome, verdict.reason, None
     if clock == "cpu":
         wall = speed.judge(*rounds.columns("wall"), SpeedRule(minimum_effect=max(WALL_EFFECT, rule.minimum_effect)))
-        if outcome == "pass" and wall.outcome == "slower":
+        if outcome == "pass" and wall.outcome == "slower" and wall.change.low > WALL_EFFECT:
             outcome, reason = "slower", f"{wall.reason} in wall time, while the processor does no more than before"
     return SpeedFinding(group, rounds.what, outcome, reason, clock, verdict, wall, rounds.per_round, rounds)
 

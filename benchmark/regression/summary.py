@@ -132,7 +132,8 @@ def markdown(result: Comparison) -> str:
         f"{result.hardware or 'no cell'}, {result.seconds / 60:.0f} min.",
         "",
     ]
-    bad = [f for f in [*result.accuracy, *result.speed] if f.outcome != "pass"]
+    findings: list[AccuracyFinding | SpeedFinding] = [*result.accuracy, *result.speed]
+    bad = [finding for finding in findings if finding.outcome != "pass"]
     for finding in sorted(bad, key=lambda f: f.outcome not in ("worse", "slower", "heavier")):
         what = finding.metric if isinstance(finding, AccuracyFinding) else finding.what
         lines.append(f"- **{finding.outcome}** {finding.group} {what}: {finding.reason}")

@@ -83,7 +83,8 @@ class Side:
         self.spec, self.folder = self.cells[name], Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(self.spec.device)
-        self.method = self.call = None
+        self.method: Any = None
+        self.call: Any = None
         gc.collect()
         reset_peak_memory(self.device)
         self.data = load_data(self.spec)
@@ -109,7 +110,11 @@ class Side:
             self._reset()
             if n < limit:
                 self._step()
-        return self._timed(lambda: [self._step() for _ in range(n)])
+        return self._timed(lambda: self._steps(n))
+
+    def _steps(self, n: int) -> None:
+        for _ in range(n):
+            self._step()
 
     def _step(self) -> None:
         self.method.step()

@@ -137,9 +137,9 @@ def accuracy_power(comparisons: int, seeds: int, steps: int, folder: Path) -> li
         margin = float(spec.margin or 0)
         values, others = (np.stack([result.items[primary] for result in side]) for side in sides)  # [seeds, items]
         paired = float((others - values).mean(1).std(ddof=1))
-        print(
-            f"{cells[0].name}: mean {values.mean():.4g}, margin {margin:g}; deviation between seeds {values.mean(1).std(ddof=1):.4g}, of pairs {paired:.4g}"
-        )
+        spread = float(values.mean(1).std(ddof=1))
+        told = f"deviation of seeds {spread:.4g}, of pairs {paired:.4g}"
+        print(f"{cells[0].name}: mean {values.mean():.4g}, margin {margin:g}; {told}")
         rng = np.random.default_rng(0)
         for pairing in ("same seeds", "other seeds"):
             for margins in (0, 2):

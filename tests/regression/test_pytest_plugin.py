@@ -47,13 +47,13 @@ LOADED = ("-p", "adlbench.benchmark.regression.pytest_plugin", "-p", "no:cachepr
 
 def test_gates_hold_and_can_be_chosen(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(PASSING)
-    pytester.runpytest_inprocess(*LOADED).assert_outcomes(passed=3)
+    pytester.runpytest_subprocess(*LOADED).assert_outcomes(passed=3)
     pytester.runpytest_inprocess(*LOADED, "-m", "not adlbench_gate").assert_outcomes(passed=1, deselected=2)
 
 
 def test_what_does_not_hold_says_why(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
-    result = pytester.runpytest_inprocess(*LOADED)
+    result = pytester.runpytest_subprocess(*LOADED)  # in this process torch would be loaded twice
     result.assert_outcomes(failed=5)
     result.stdout.fnmatch_lines(
         [
