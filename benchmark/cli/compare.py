@@ -1,8 +1,11 @@
-"""Compare two commits in one job: is the second slower, heavier or less accurate?
+"""Compare methods by their records, or two commits in one job.
 
-    adlbench compare main HEAD --suite gate
+    adlbench compare my_net cnn vit --pictures out      methods: shared seeds, wins by item, the items that differ most
+    adlbench compare main HEAD --suite gate             commits: is the second slower, heavier or less accurate?
     adlbench compare main HEAD --suite gate --paths methods/classification
     adlbench compare v1.0 HEAD task=classification method=cnn dataset=digits
+
+Names of methods are taken as such; --suite says that commits are meant.
 
 Both commits are checked out beside each other and run interleaved, round by round, on one core; an A/A control in the same
 job says what this machine can tell. Exit code 0: no regression; 1: slower, heavier or less accurate; 2: could not run;
@@ -12,16 +15,23 @@ job says what this machine can tell. Exit code 0: no regression; 1: slower, heav
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from adlbench.benchmark.cli import compare_methods
 from adlbench.benchmark.cli.common import print_json
+from adlbench.benchmark.plugins import installed_config_folders
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="REF_A", help="commit, branch or tag to compare with")
-    parser.add_argument("head", metavar="REF_B", help="commit, branch or tag that is judged")
+    parser.add_argument("base", metavar="MINE|REF_A", help="a method; or the commit, branch or tag to compare with")
+    parser.add_argument("head", metavar="OTHER|REF_B", help="a method; or the commit, branch or tag that is judged")
     parser.add_argument(
-        "overrides", nargs="*", metavar="OVERRIDES", help="narrow the suite, e.g. method=cnn device=cuda"
+        "overrides",
+        nargs="*",
+        metavar="OTHERS|OVERRIDES",
+        help="more methods; or what narrows the suite, e.g. method=cnn device=cuda",
     )
+    compare_methods.add_options(parser)
     add_gate_options(parser)
     parser.add_argument(
         "--out", metavar="DIR", default="results/gate", help="folder of the summaries (default: %(default)s)"
@@ -49,7 +59,10 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import sys
-    from pathlib import Path
+
+    names = [args.base, args.head, *args.overrides]
+    if args.suite is None and method_names().issuperset(names[:2]):
+        return compare_methods.run(args.base, names[1:], args)
 
     from adlbench.benchmark.regression.summary import markdown, to_dict, write_all
 
@@ -63,10 +76,14 @@ def run(args: argparse.Namespace) -> int:
     return result.exit_code
 
 
+def method_names() -> set[str]:
+    folders = [Path(__file__).resolve().parents[2] / "configs", *installed_config_folders()]
+    return {path.stem for folder in folders for path in (folder / "method").glob("*.yaml")}
+
+
 def compare_refs(args: argparse.Namespace, refs: tuple[str, str]):  # type: ignore[no-untyped-def]
     """A Comparison of two commits of the repository that we stand in, as the options ask for it."""
     import sys
-    from pathlib import Path
 
     from adlbench.benchmark.config import Catalog, parse_request
     from adlbench.benchmark.errors import AdlbenchError

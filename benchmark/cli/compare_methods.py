@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", metavar="T", help="methods: this task only")
+    parser.add_argument("--task", metavar="T", help="methods: in this task only")
     parser.add_argument("--dataset", metavar="D", help="methods: this dataset only")
     parser.add_argument("--fidelity", metavar="F", help="methods: this fidelity only")
     parser.add_argument("--all-metrics", action="store_true", help="methods: not the primary metric alone")

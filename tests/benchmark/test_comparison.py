@@ -15,6 +15,7 @@ from tests_support import toy
 
 from adlbench.benchmark.api import AdlbenchError
 from adlbench.benchmark.cli import compare_methods as verb
+from adlbench.benchmark.cli.main import main
 from adlbench.benchmark.leaderboard.comparison import compare_methods
 from adlbench.benchmark.leaderboard.comparison_pictures import _rgb, draw_duel, write_pictures
 from adlbench.benchmark.records import Record, write_arrays, write_record
@@ -139,6 +140,15 @@ def test_channels_first_and_last_are_told_apart() -> None:
     colour = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     assert (_rgb(colour) == colour).all()
     assert (_rgb(colour.transpose(2, 0, 1)) == colour).all()
+
+
+def test_the_verb_tells_methods_from_commits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method, shift in (("cnn", 1.0), ("vit", 0.0)):
+        record(tmp_path, method, 0, RNG.normal(size=10) + shift)
+    assert main(["compare", "cnn", "vit", "--results-dir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["duels"][0]["other"] == "vit"
+    assert main(["compare", "cnn", "vit", "--suite", "gate"]) == 2  # commits of these names: none
+    assert "duels" not in capsys.readouterr().out
 
 
 def test_the_table_and_the_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
