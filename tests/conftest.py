@@ -13,6 +13,7 @@ import torch
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "datasets"))  # `formats_*`
 sys.path.insert(0, str(TESTS / "benchmark"))  # the plug-in package `toybench`
+sys.path.append(str(TESTS / "benchmarks"))  # `make_large_store`
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS / "benchmark"), os.environ.get("PYTHONPATH", "")]).rstrip(
     os.pathsep
 )

@@ -218,6 +218,7 @@ class PolarPatches:
                     if found < distance.get(wanted, math.inf) * (1 - 1e-9):
                         distance[wanted], angle[wanted] = found, theta
                         heapq.heappush(front, (found, wanted))
+        order.sort(key=distance.__getitem__)  # a triangle that is unfolded late may lead to a nearer vertex
         return PolarPatch(
             centre, np.array(order), np.array([distance[v] for v in order]),
             np.array([angle[v] % (2 * math.pi) for v in order]),

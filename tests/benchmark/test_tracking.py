@@ -66,7 +66,7 @@ def test_frame_from_sql_equals_the_frame_from_searches(
     """The SQL reads MLflow's tables directly; this guards their names and meaning."""
     results, records = delivered
     by_sql = cell_frame(results).set_index("cell_key").sort_index()
-    monkeypatch.setattr(frames, "_from_sqlite", frames._from_server)
+    monkeypatch.setattr(frames, "_from_sqlite", lambda uri: frames._wide(*frames._from_server(uri)))
     by_search = cell_frame(results).set_index("cell_key").sort_index()
     assert list(by_sql.index) == sorted(record.cell_key for record in records)
     columns = [*frames.AXES, "status", "metric.top1", "metric.throughput", "metric.num_parameters"]

@@ -192,7 +192,7 @@ def proportional_set_size() -> int:
 
 @needs_linux
 def test_eight_processes_on_one_data_set_use_its_memory_once(folder: Path) -> None:
-    workers, items = 8, 128
+    workers, items = 8, 320
     size = items << 20
 
     def make() -> dict[str, np.ndarray]:
