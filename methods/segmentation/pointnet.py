@@ -54,7 +54,9 @@ class PointNetSegmenter(nn.Module):
         encoding = self.encoder(points)
         shape = encoding.pooled
         if self.num_classes and label is not None:
-            shape = torch.cat([shape, functional.one_hot(label, self.num_classes).to(shape.dtype)], 1)
+            classes = torch.arange(self.num_classes, device=label.device)
+            one_hot = label[:, None] == classes  # functional.one_hot reads the labels' range back from the device
+            shape = torch.cat([shape, one_hot.to(shape.dtype)], 1)
         local = torch.cat(encoding.local, -1)
         # The first layer of the concatenation [shape, local]: what comes from `shape` is the same at all points.
         of_shape, of_point = self.first.linear.weight.split([shape.shape[1], local.shape[-1]], dim=1)
