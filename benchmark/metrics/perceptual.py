@@ -71,8 +71,10 @@ def trunk_file(net: str) -> Path:
     place = Path(given) if given else data_root() / "weights"
     path = place if place.is_file() else place / name
     if not path.is_file():
+        # The reason is written into records that other people read, so it names the variable and not this machine's folder.
         raise LPIPSUnavailable(
-            f"no ImageNet weights for LPIPS with {net}: put https://download.pytorch.org/models/{name} at {path}"
+            f"no ImageNet weights for LPIPS with {net}: put https://download.pytorch.org/models/{name} into "
+            f"$ADLBENCH_DATA/weights, or name the file in ${ENVIRONMENT_VARIABLE}"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(prefix := name.rsplit("-", 1)[1].removesuffix(".pth")):
