@@ -200,6 +200,18 @@ def test_compiled_maps_are_those_of_torch_to_the_bit(
         )  # fmt: skip
 
 
+def test_compiled_maximum_is_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    x = make_tensor(dtype=torch.float32)
+    features = x.features.detach().round().requires_grad_()  # many are equal
+    found = []
+    for compiled in (True, False):
+        monkeypatch.setattr(sparse_coordinates, "compiled", lambda like, compiled=compiled: compiled)
+        out = SparsePool("max", 3, 2)(x.replace(features)).features
+        found.append((out, *torch.autograd.grad(out.square().sum(), features)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_pooling_of_a_coarse_voxel_without_input_is_zero() -> None:
     """A 1^3 kernel of stride 2 reads the corner of each coarse voxel only, which may be empty."""
     x = sparse_tensor(torch.tensor([[-3.0], [-5.0]]), torch.tensor([[0, 0, 0, 0], [0, 3, 3, 3]]), 1)
