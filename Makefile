@@ -48,9 +48,14 @@ test: setup-dev lint docs
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow
 
+# BEFORE=main: kernels and hot paths of that commit and of this tree, in turn, with a verdict for each
 bench: setup-dev
 	@mkdir -p build
+ifdef BEFORE
+	$(BIN)/python tests/benchmarks/before_after.py $(BEFORE) $(ARGS)
+else
 	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only --benchmark-json=build/benchmark.json
+endif
 
 # Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian; make minkowski
 bench-kernels: setup-dev
