@@ -32,6 +32,9 @@ class Solid(Protocol):
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """``n`` uniform points of the surface [n, 3] and the outward unit normals there [n, 3]."""
 
+    def vertices(self) -> Array:
+        """Of the mesh [V, 3]."""
+
     def mesh(self) -> tuple[Array, Array]:
         """Vertices [V, 3] and faces [F, 3], closed, counter-clockwise seen from outside."""
 
@@ -67,9 +70,15 @@ class Box:
         normals[rows, axis] = side
         return points, normals
 
+    def vertices(self) -> Array:
+        return self._prism().vertices()
+
     def mesh(self) -> tuple[Array, Array]:
+        return self._prism().mesh()
+
+    def _prism(self) -> Prism:
         square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * self.half[[0, 2]]
-        return Prism(square, self.half[1]).mesh()
+        return Prism(square, self.half[1])
 
     def scaled(self, factor: float) -> Box:
         return Box(self.half * factor)
@@ -131,15 +140,17 @@ class Prism:
         normals.append(np.stack([np.zeros(n_caps), side, np.zeros(n_caps)], 1))
         return np.concatenate(points), np.concatenate(normals)
 
+    def vertices(self) -> Array:
+        level = np.full(len(self._outline), self.half_height)
+        x, z = self._outline.T
+        return np.concatenate([np.stack([x, -level, z], 1), np.stack([x, level, z], 1)])
+
     def mesh(self) -> tuple[Array, Array]:
         k = len(self._outline)
-        level = np.full(k, self.half_height)
-        x, z = self._outline.T
-        vertices = np.concatenate([np.stack([x, -level, z], 1), np.stack([x, level, z], 1)])
         i, j = np.arange(k), (np.arange(k) + 1) % k
         walls = np.concatenate([np.stack([i, i + k, j], 1), np.stack([j, i + k, j + k], 1)])
         # y points up out of the (x, z) plane with x before z, so a counter-clockwise outline faces down.
-        return vertices, np.concatenate([self._triangles, self._triangles[:, ::-1] + k, walls])
+        return self.vertices(), np.concatenate([self._triangles, self._triangles[:, ::-1] + k, walls])
 
     def scaled(self, factor: float) -> Prism:
         return Prism(self.polygon * factor, self.half_height * factor)
@@ -198,6 +209,9 @@ class Lathe:
         points = np.stack([radius * cos, height, radius * sin], 1)
         normals = np.stack([direction[:, 1] * cos, -direction[:, 0], direction[:, 1] * sin], 1)
         return points, normals
+
+    def vertices(self) -> Array:
+        return self.mesh()[0]
 
     def mesh(self) -> tuple[Array, Array]:
         angle = np.arange(SEGMENTS) * 2 * np.pi / SEGMENTS
@@ -269,6 +283,9 @@ class Tube:
             points = np.concatenate([points, candidate[outer]])
             normals = np.concatenate([normals, direction[outer]])
         return points[:n], normals[:n]
+
+    def vertices(self) -> Array:
+        return self.mesh()[0]
 
     def mesh(self) -> tuple[Array, Array]:
         sides, cap = 12, 4
