@@ -59,8 +59,11 @@ def cell_frame(results_dir: Path, *, latest: bool = True) -> pd.DataFrame:
     order = np.argsort(frame["start_time"].to_numpy(dtype=np.int64), kind="stable")
     if not (np.diff(order) == 1).all():
         frame = frame.iloc[order]
-    if not latest:
-        return frame.reset_index(drop=True)
+    return newest(frame) if latest else frame.reset_index(drop=True)
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of runs in the order of their start the last one of each cell."""
     repeated = frame["cell_key"].duplicated(keep="last")
     return (frame[~repeated] if repeated.any() else frame).reset_index(drop=True)
 
