@@ -17,7 +17,7 @@ OPTIONAL = {
     "pynvml": ("energy of NVIDIA GPUs", "pip install 'adlbench[gpu]'"),
     "MinkowskiEngine": (
         "a second backend of the sparse convolutions; until then the one in torch is used, on a GPU too",
-        "make minkowski (docs/minkowski-engine.md)",
+        "make minkowski (docs/minkowski-engine.md; also what to do for CUDA)",
     ),
 }
 

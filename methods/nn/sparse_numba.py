@@ -116,7 +116,8 @@ def pairs(table: Tensor, absent: int, centre: int | None) -> tuple[list[int], Te
     _list_pairs(
         table.numpy(), absent, -1 if centre is None else centre, sizes.cumsum() - sizes, sources, targets, order
     )
-    return sizes.tolist(), *(torch.from_numpy(x) for x in (sources, targets, order, bounds))
+    found = [torch.from_numpy(x) for x in (sources, targets, order, bounds)]
+    return sizes.tolist(), found[0], found[1], found[2], found[3]
 
 
 @_jit

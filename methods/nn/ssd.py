@@ -55,8 +55,8 @@ def ssd_scan(
         segment = chunk * max(1, _SEGMENT // chunk) if x.device.type == "cpu" else length
         whole = (own, sizes, b.to(kind), c.to(kind))
         parts = []
-        for piece in zip(*(values.split(segment, dim=1) for values in whole), strict=True):
-            outputs, carried = _scan(*piece, a.to(kind), carried, chunk)
+        for inputs, steps, keys, queries in zip(*(values.split(segment, dim=1) for values in whole), strict=True):
+            outputs, carried = _scan(inputs, steps, keys, queries, a.to(kind), carried, chunk)
             parts.append(outputs)
         result = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         if d is not None:

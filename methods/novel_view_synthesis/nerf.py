@@ -56,7 +56,7 @@ class NeRFNetwork(nn.Module):
     def trunk(self, position: Tensor) -> Tensor:
         h = position
         for i, layer in enumerate(self.layers):
-            h = F.relu(layer(h))
+            h = F.relu(layer(h), inplace=True)
             if i == self.skip and i + 1 < len(self.layers):
                 h = torch.cat([position.to(h.dtype), h], dim=-1)
         return h
@@ -73,7 +73,7 @@ class NeRFNetwork(nn.Module):
         # [feature, direction] W = feature W_f + direction W_d, and the second term is the same for a whole ray.
         feature, weight = self.feature(h), self.view.weight
         seen_from = F.linear(direction, weight[:, feature.shape[-1] :], self.view.bias)
-        h = F.relu(F.linear(feature, weight[:, : feature.shape[-1]]) + seen_from[..., None, :])
+        h = F.relu(F.linear(feature, weight[:, : feature.shape[-1]]) + seen_from[..., None, :], inplace=True)
         return density, torch.sigmoid(self.colour(h).float())
 
 
