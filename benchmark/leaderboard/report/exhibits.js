@@ -124,7 +124,7 @@ function showEmbedding(exhibit) {
     if (t !== p) g.append(svg("circle", { cx: px(x), cy: py(y), r: 8, fill: "none", stroke: "var(--ink)", "stroke-width": 1.6 }));
     root.append(hint(g, () => [t === p ? exhibit.labels[t] : `${exhibit.labels[t]}, taken for ${exhibit.labels[p]}`, exhibit.src && cut(exhibit.src, i, exhibit.columns, exhibit.width, exhibit.height)]));
   });
-  return el("figure", {}, root, el("ul", { class: "parts" }, exhibit.labels.map((l, i) => el("li", {}, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, marker(MARKERS[i % 8], 7, 7, 5, paint(i))), " ", l))),
+  return el("figure", { class: "plane" }, root, el("ul", { class: "parts" }, exhibit.labels.map((l, i) => el("li", {}, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, marker(MARKERS[i % 8], 7, 7, 5, paint(i))), " ", l))),
     el("figcaption", {}, "What the network's last layer is fed, in the plane. Rings: wrong predictions. Distances between clusters mean little."));
 }
 const MAP_NAMES = { image: "item", occlusion: "occlusion", deconvolution: "deconvolution", attention: "attention" };

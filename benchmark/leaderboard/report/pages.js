@@ -172,7 +172,8 @@ function picturesCard(board, index) {
   if (!runs.length) return null;
   const order = new Map(board.rows.map((r, i) => [r[M], i]));
   runs.sort((a, b) => order.get(a.method) - order.get(b.method) || a.seed - b.seed);
-  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs[0];
+  const trivial = new Set(board.rows.filter((r) => r[TRIVIAL]).map((r) => r[M])), telling = (r) => !trivial.has(r.method) && r.exhibits.some((e) => e.kind !== "picture");
+  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs.find(telling) || runs[0];
   const draw = (key) => { remembered.run[index] = key; const run = runs.find((r) => r.key === key); clear(stage, exhibitTabs(run, remembered.title[index], (t) => { remembered.title[index] = t; })); };
   draw(start.key);
   return card("Look at it", el("div", { class: "tools" }, select("Run", runs.map((r) => [r.key, `${runName(r)}${r.value !== null ? ` (${number(r.value)})` : ""}`]), start.key, draw), el("a", { href: `#/table/${index}/all` }, "all methods side by side")), stage);
@@ -248,7 +249,7 @@ async function start() {
   const groups = new Map();
   DATA.boards.forEach((b, i) => { if (!groups.has(b.task)) groups.set(b.task, []); groups.get(b.task).push([i, b]); });
   const jump = document.getElementById("jump");
-  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}`)))));
+  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity && x.hardware === b.hardware).length > 1 ? `, data ${b.fingerprint}` : ""}`)))));
   jump.addEventListener("change", () => { location.hash = jump.value.slice(1); });
   document.getElementById("foot").textContent = `Written by adlbench ${DATA.version} on ${DATA.generated.replace("T", " ").slice(0, 16)} UTC. This page needs no network.`;
   addEventListener("hashchange", route);
