@@ -57,7 +57,7 @@ function showStrip(exhibit) {
   const set = (step) => { frames.forEach((f, row) => clear(f, cut(exhibit.src, row * exhibit.steps + step, exhibit.steps, exhibit.width, exhibit.height))); note.textContent = `step ${step + 1} of ${exhibit.steps}`; };
   set(0);
   return el("div", {}, el("div", { class: "tiles" }, frames), el("label", {}, "Along the path ", el("input", { type: "range", min: 0, max: exhibit.steps - 1, value: 0, oninput: (e) => set(+e.target.value) })), note,
-    el("figure", {}, el("img", { src: safe(exhibit.src), alt: `${exhibit.rows} paths of ${exhibit.steps} pictures between two latent codes`, class: tiny(exhibit.width), style: { width: "100%", "margin-top": ".5rem" } }), el("figcaption", {}, "Each row is a path between two random codes.")));
+    el("figure", {}, el("img", { src: safe(exhibit.src), alt: `${exhibit.rows} paths of ${exhibit.steps} pictures between two latent codes`, class: tiny(exhibit.width), style: { width: "100%", "max-width": "56rem", "margin-top": ".5rem" } }), el("figcaption", {}, "Each row is a path between two random codes.")));
 }
 function itemButtons(exhibit, text, change) {
   return exhibit.items.length > 1 ? pressed(exhibit.items.map((item, i) => [i, text(item, i)]), 0, change, "Items") : null;
