@@ -148,6 +148,7 @@ class SuiteEntry:
     datasets: tuple[str, ...] | None = None  # None: those of the task
     methods: tuple[str, ...] | None = None
     instances: tuple[str, ...] | None = None
+    steps: int | None = None  # for these, instead of the suite's
     __pydantic_config__ = _FORBID
 
 
