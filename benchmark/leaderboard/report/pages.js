@@ -191,7 +191,7 @@ function boardPage(index) {
   const siblings = DATA.boards.map((x, i) => [x, i]).filter(([x, i]) => i !== index && x.task === b.task && x.dataset === b.dataset);
   return el("div", {}, el("h1", {}, `${b.task.replace(/_/g, " ")} on ${boardTitle(b)}`),
     el("ul", { class: "chips" }, [`fidelity ${b.fidelity}`, `protocol ${b.protocol}`, b.hardware, b.fingerprint && `data ${b.fingerprint}`, b.instances.length > 1 && `${b.instances.length} instances`, `${b.cells} cells`, b.when && `${b.when[0].slice(0, 16).replace("T", " ")} to ${b.when[1].slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).map((t) => el("li", {}, t))),
-    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}`)])),
+    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}${setting(x) === setting(b) ? `, data ${x.fingerprint}` : ""}`)])),
     boardTable(b, index), picturesCard(b, index), el("div", { class: "grid" }, paretoCard(b), curvesCard(b, index), timeCard(b, index), itemsCard(b, index), coursesCard(b, index)), runList(b, index));
 }
 function runList(board, index) {
