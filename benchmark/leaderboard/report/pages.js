@@ -172,7 +172,8 @@ function picturesCard(board, index) {
   if (!runs.length) return null;
   const order = new Map(board.rows.map((r, i) => [r[M], i]));
   runs.sort((a, b) => order.get(a.method) - order.get(b.method) || a.seed - b.seed);
-  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs[0];
+  const trivial = new Set(board.rows.filter((r) => r[TRIVIAL]).map((r) => r[M])), telling = (r) => !trivial.has(r.method) && r.exhibits.some((e) => e.kind !== "picture");
+  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs.find(telling) || runs[0];
   const draw = (key) => { remembered.run[index] = key; const run = runs.find((r) => r.key === key); clear(stage, exhibitTabs(run, remembered.title[index], (t) => { remembered.title[index] = t; })); };
   draw(start.key);
   return card("Look at it", el("div", { class: "tools" }, select("Run", runs.map((r) => [r.key, `${runName(r)}${r.value !== null ? ` (${number(r.value)})` : ""}`]), start.key, draw), el("a", { href: `#/table/${index}/all` }, "all methods side by side")), stage);
@@ -190,7 +191,7 @@ function boardPage(index) {
   const siblings = DATA.boards.map((x, i) => [x, i]).filter(([x, i]) => i !== index && x.task === b.task && x.dataset === b.dataset);
   return el("div", {}, el("h1", {}, `${b.task.replace(/_/g, " ")} on ${boardTitle(b)}`),
     el("ul", { class: "chips" }, [`fidelity ${b.fidelity}`, `protocol ${b.protocol}`, b.hardware, b.fingerprint && `data ${b.fingerprint}`, b.instances.length > 1 && `${b.instances.length} instances`, `${b.cells} cells`, b.when && `${b.when[0].slice(0, 16).replace("T", " ")} to ${b.when[1].slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).map((t) => el("li", {}, t))),
-    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}`)])),
+    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}${setting(x) === setting(b) ? `, data ${x.fingerprint}` : ""}`)])),
     boardTable(b, index), picturesCard(b, index), el("div", { class: "grid" }, paretoCard(b), curvesCard(b, index), timeCard(b, index), itemsCard(b, index), coursesCard(b, index)), runList(b, index));
 }
 function runList(board, index) {
@@ -248,7 +249,7 @@ async function start() {
   const groups = new Map();
   DATA.boards.forEach((b, i) => { if (!groups.has(b.task)) groups.set(b.task, []); groups.get(b.task).push([i, b]); });
   const jump = document.getElementById("jump");
-  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}`)))));
+  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity && x.hardware === b.hardware).length > 1 ? `, data ${b.fingerprint}` : ""}`)))));
   jump.addEventListener("change", () => { location.hash = jump.value.slice(1); });
   document.getElementById("foot").textContent = `Written by adlbench ${DATA.version} on ${DATA.generated.replace("T", " ").slice(0, 16)} UTC. This page needs no network.`;
   addEventListener("hashchange", route);
