@@ -16,6 +16,7 @@ from adlbench.benchmark.specs import ExecutorSpec
 
 EXECUTORS = {
     "local": "adlbench.benchmark.execution.local.LocalExecutor",
+    "ray": "adlbench.benchmark.execution.ray_cluster.RayExecutor",
     "slurm": "adlbench.benchmark.execution.slurm.SlurmExecutor",
 }
 

@@ -25,7 +25,7 @@ from adlbench.benchmark.cell import Interrupted, empty_record, run_cell
 from adlbench.benchmark.config import allow, allowed
 from adlbench.benchmark.execution import watch
 from adlbench.benchmark.plan import CellSpec
-from adlbench.benchmark.records import Record, read_record, write_record
+from adlbench.benchmark.records import Record, read_record, record_of, write_record
 from adlbench.benchmark.specs import ExecutorSpec
 
 Context = ForkServerContext | SpawnContext | ForkContext
@@ -168,7 +168,7 @@ class CellProcess:
             if self._verdict is None or record.status != "interrupted" or self._verdict[0] == "interrupted":
                 return record
         elif self._last_words is not None:
-            record = Record(**self._last_words)
+            record = record_of(self._last_words)
         if self._verdict is not None:
             record.status, record.reason = self._verdict
         elif self._last_words is not None:
