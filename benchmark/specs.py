@@ -203,6 +203,7 @@ class Request:
     seed: tuple[int, ...] = ()
     fidelity: str | None = None
     device: str = "auto"
+    devices: int = 1  # that compute each cell together
     precision: Literal["fp32", "bf16"] | None = None
     deterministic: bool = True
     suite_seed: int = 0

@@ -114,7 +114,7 @@ class RayExecutor(Executor):
             options["memory"] = self.spec.memory_gb * 2**30
         if any(cell.device.startswith("cuda") for cell in cells):
             # Ray tells a worker its accelerators in the environment, where a second task's would come too late.
-            options |= {"num_gpus": self.spec.gpus, "max_calls": 1}
+            options |= {"num_gpus": self.gpus(cells), "max_calls": 1}
         return options | {key: value for key, value in self.spec.submit.items() if key != "address"}
 
     def _capacity(self, ray: Any, cells: Sequence[CellSpec]) -> int:
@@ -123,7 +123,7 @@ class RayExecutor(Executor):
         resources = ray.cluster_resources()
         slots = resources.get("CPU", 0) / self.spec.cores
         if any(cell.device.startswith("cuda") for cell in cells):
-            slots = min(slots, resources.get("GPU", 0) / self.spec.gpus)
+            slots = min(slots, resources.get("GPU", 0) / self.gpus(cells))
         return max(1, int(slots + 1e-9))
 
 

@@ -51,6 +51,7 @@ class RemoteCell:
     def __init__(self, cell_json: str, results_dir: str, spec: ExecutorSpec, packages: Sequence[str]):
         self._arguments = (cell_json, results_dir, spec, tuple(packages))
         self._process: CellProcess | None = None
+        self.asked = False  # to end, by its runner
 
     def run(self, link: Link | None = None) -> Record:
         cell_json, results_dir, spec, packages = self._arguments
@@ -81,6 +82,7 @@ class RemoteCell:
             process.watch(watch.processes)
             if time.monotonic() >= next_beat:
                 if link.beat(news):
+                    self.asked = True
                     process.end("interrupted", "asked to end; the same command continues it")
                 next_beat, news = time.monotonic() + link.seconds, []
 
@@ -95,7 +97,7 @@ class RemoteCell:
             process.conclude()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_arguments": self._arguments, "_process": None}
+        return {"_arguments": self._arguments, "_process": None, "asked": False}
 
 
 def lost(cell: CellSpec, reason: str) -> Record:

@@ -22,6 +22,7 @@ from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import Record, read_record
 
 POLL_SECONDS = 1.0
+KILL_WAIT = 45.0  # seconds; Slurm's own, between TERM and KILL, is 30
 ATTEMPTS = 3  # jobs of a cell that vanish before it is given up
 
 
@@ -43,7 +44,12 @@ class CellJob:
         self._remote = remote
 
     def __call__(self) -> str:
-        return self._remote.run().status
+        """Return only with a verdict: a job that has ended and is queued again would otherwise be taken for lost."""
+        while True:
+            record = self._remote.run()
+            if record.status != "interrupted" or self._remote.asked:
+                return record.status
+            time.sleep(KILL_WAIT)  # Slurm told the cell to end (`scontrol requeue`), and is about to end this job
 
     def checkpoint(self) -> Any:
         """Called by submitit when Slurm announces the end of the job (SIGUSR2): returns what is queued again."""

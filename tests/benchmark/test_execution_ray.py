@@ -93,7 +93,7 @@ class Cluster:
         common = "--num-cpus=1 --object-store-memory=80000000 --disable-usage-stats --block"
         self._node(0, f"--head --port=6379 --node-ip-address={HEAD} --include-dashboard=false {common}", True)
         self._node(1, f"--address={HEAD}:6379 --node-ip-address=10.231.7.2 {common}", shared)
-        _until(lambda: self._resources() == 2.0, 180)
+        _until(lambda: self._resources() == 2.0, 900)
 
     def _node(self, index: int, options: str, shared: bool) -> None:
         # `ip netns exec` gives the node mounts of its own: where nothing is to be shared, an empty folder lies on top
@@ -197,10 +197,10 @@ def _check(cluster: Cluster, seeds: int) -> dict[str, Record]:
 def test_a_killed_node_loses_no_cell(cluster: Cluster) -> None:
     cluster.start(shared=True)
     driver = cluster.driver(4, 4.0)
-    _until(lambda: cluster.trained_on(1), 180)
+    _until(lambda: cluster.trained_on(1), 900)
     key = cluster.trained_on(1)
     cluster.kill_node(1)
-    assert driver.wait(300) == 0
+    assert driver.wait(1500) == 0
     records = _check(cluster, 4)
     assert records[key].num_resumes == 1  # it went on where it was, on the other node
     assert not (cluster.results / "attempts").exists()
@@ -210,11 +210,11 @@ def test_a_killed_node_loses_no_cell(cluster: Cluster) -> None:
 def test_a_node_that_is_cut_off_loses_no_cell(cluster: Cluster) -> None:
     cluster.start(shared=True)
     driver = cluster.driver(4, 4.0, "executor.lost_seconds=6")
-    _until(lambda: cluster.trained_on(1), 180)
+    _until(lambda: cluster.trained_on(1), 900)
     key = cluster.trained_on(1)
     cluster.cut()
     began = time.monotonic()
-    assert driver.wait(300) == 0
+    assert driver.wait(1500) == 0
     print(f"\nended {time.monotonic() - began:.0f} s after the link was cut")
     records = _check(cluster, 4)
     assert records[key].num_resumes == 1
@@ -224,12 +224,12 @@ def test_a_node_that_is_cut_off_loses_no_cell(cluster: Cluster) -> None:
 def test_a_driver_that_is_killed_and_started_again_continues(cluster: Cluster) -> None:
     cluster.start(shared=True)
     driver = cluster.driver(4, 4.0)
-    _until(lambda: list(cluster.results.glob("runs/**/record.json")) and cluster.trained_on(0), 180)
+    _until(lambda: list(cluster.results.glob("runs/**/record.json")) and cluster.trained_on(0), 900)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    _until(lambda: not cluster.trained_on(0) and not cluster.trained_on(1), 60)  # its cells end with it
+    _until(lambda: not cluster.trained_on(0) and not cluster.trained_on(1), 300)  # its cells end with it
     assert len(list(cluster.results.glob("runs/**/record.json"))) < 4
-    assert cluster.driver(4, 4.0).wait(300) == 0
+    assert cluster.driver(4, 4.0).wait(1500) == 0
     records = _check(cluster, 4)
     assert any(record.num_resumes == 1 for record in records.values())
 
@@ -238,7 +238,7 @@ def test_a_driver_that_is_killed_and_started_again_continues(cluster: Cluster) -
 def test_a_node_without_the_results_folder_sends_the_cell_back(cluster: Cluster) -> None:
     cluster.start(shared=False)
     driver = cluster.driver(4, 3.0)
-    assert driver.wait(300) == 0
+    assert driver.wait(1500) == 0
     records = _check(cluster, 4)
     for folder, record in find_records(cluster.results):
         assert read_record(folder) == records[record.cell_key]
