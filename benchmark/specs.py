@@ -167,7 +167,7 @@ class ExecutorSpec:
     description: str = ""
     kind: Literal["local", "slurm", "ray"] = "local"
     slots: int | None = None  # cells at a time; None: as many as the accelerators hold, else by the number of cores
-    threads: int | None = None  # of each cell; None: the cores are shared out
+    threads: int | None = None  # of each cell; None: one on a CPU, else the cores are shared out
     gpus: float = 1.0  # accelerators of each cell, on device=cuda; 0.5 lets two cells share one
     memory_gb: float | None = None  # of each cell with all its processes; None: until the machine has none left
     max_processes: int = 256  # of each cell

@@ -29,7 +29,7 @@ class LocalExecutor(Executor):
             return self._run_inline(cells, results_dir, on_event, stop)
         context = process_context(self.spec, cells)
         slots, gpus = self.slots(cells), self.gpus(cells)
-        threads = self.spec.threads or max(1, usable_cores() // slots)
+        threads = self.threads(cells, slots)
         waiting, running, free = list(cells)[::-1], list[CellProcess](), list(range(slots))[::-1]
         try:
             while (waiting and not stop.level) or running:
@@ -51,6 +51,13 @@ class LocalExecutor(Executor):
             raise
         finally:
             watch.end_strays()
+
+    def threads(self, cells: Sequence[CellSpec], slots: int) -> int:
+        """Of each cell. On a CPU one, whatever the slots: the number is part of the hardware class, and more cells at a
+        time use cores better than more threads of one do (docs/running-a-matrix.md). Beside a GPU, the share of the cores.
+        """
+        on_cpu = any(cell.device == "cpu" for cell in cells)
+        return self.spec.threads or (1 if on_cpu else max(1, usable_cores() // slots))
 
     def _look_after(
         self, running: list[CellProcess], free: list[int], stop: Stop, on_event: Callable[[Event], None]

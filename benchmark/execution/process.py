@@ -222,8 +222,12 @@ def _child(
 ) -> None:
     start = time.perf_counter()
     os.setsid()  # a group of its own, so that the timeout reaches whatever the cell starts
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)  # not what the job does when its cluster sends them
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # a cluster sends them to all of its job's processes: the job ends us
+        signal.signal(number, signal.SIG_IGN)
     _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

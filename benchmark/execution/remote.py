@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -15,7 +17,7 @@ from adlbench.benchmark.execution import watch
 from adlbench.benchmark.execution.base import usable_cores
 from adlbench.benchmark.execution.process import CellProcess, process_context, refused
 from adlbench.benchmark.plan import CellSpec
-from adlbench.benchmark.records import Record
+from adlbench.benchmark.records import Record, write_json
 from adlbench.benchmark.specs import ExecutorSpec
 
 STOP = ".stop"  # in a cell's folder: its runner asks it to write a checkpoint and end
@@ -38,6 +40,7 @@ class FileLink:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        write_json(folder / ALIVE, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
 
     def beat(self, news: list[dict[str, Any]]) -> bool:
         with contextlib.suppress(OSError):

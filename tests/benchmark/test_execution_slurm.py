@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ from tests_support import CATALOG, toy
 from adlbench.benchmark.api import AdlbenchError, Budget
 from adlbench.benchmark.cell import run_cell
 from adlbench.benchmark.execution.base import Event, Stop, make_executor
+from adlbench.benchmark.execution.remote import ALIVE
 from adlbench.benchmark.execution.slurm import SlurmExecutor, _Job
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import Record, read_arrays, read_record
@@ -53,6 +55,10 @@ def _training(results: Path, cell: CellSpec) -> dict[str, object]:
     items = {name: values.tolist() for name, values in read_arrays(folder / "items.npz").items()}
     last = json.loads((folder / "curve.json").read_text())[-1]
     return {"metrics": record.metrics, "items": items, "steps": (record.steps, last["step"]), "loss": last["loss"]}
+
+
+def _jobs(results: Path) -> set[str]:
+    return {path.name for path in (results / "submitit").iterdir() if "_" in path.name and path.name[0].isdigit()}
 
 
 @pytest.fixture
@@ -92,7 +98,11 @@ def test_jobs_end_as_cells_do(tmp_path: Path) -> None:
 
 def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path, preempted: Callable[..., list[float]]) -> None:
     cell = _long(3000)
-    moments = preempted(lambda entry: entry.job._interrupt())  # what Slurm does before it takes the node
+
+    def announce(entry: _Job) -> None:  # what Slurm does before it takes the node
+        os.kill(json.loads((entry.folder / ALIVE).read_text())["pid"], signal.SIGUSR2)
+
+    moments = preempted(announce)
     (record,) = _run([cell], tmp_path).values()
     assert moments, "it ended before it could be preempted; give it more steps"
     assert (record.status, record.num_resumes) == ("done", 1)
@@ -198,8 +208,8 @@ def test_an_array_of_jobs_on_slurm(cluster: ExecutorSpec, tmp_path: Path) -> Non
     statuses = {name: record.status for name, record in found.items()}
     assert statuses == {"": "done", "segfaults": "failed", "kills itself": "failed"}
     assert "ended by SIGSEGV" in found["segfaults"].reason
-    ids = {path.name.rpartition("_")[0] for path in (tmp_path / "submitit").iterdir() if "_" in path.name}
-    assert len(ids) == 1, "one array"
+    assert len(_jobs(tmp_path)) == 3
+    assert len({name.partition("_")[0] for name in _jobs(tmp_path)}) == 1, "one array"
 
 
 @pytest.mark.slow
@@ -230,7 +240,6 @@ def test_slurm_takes_the_node_back(
     (record,) = _run([cell], tmp_path, spec=cluster).values()
     assert moments, "it ended before it could be preempted; give it more steps"
     assert (record.status, record.num_resumes) == ("done", 1)
-    folders = [path for path in (tmp_path / "submitit").iterdir() if "_" in path.name]
-    assert len(folders) == 1, "the same job, not one that was submitted for it"
+    assert len(_jobs(tmp_path)) == 1, "the same job, not one that was submitted for it"
     run_cell(cell, cell.folder(tmp_path / "undisturbed"))
     assert _training(tmp_path, cell) == _training(tmp_path / "undisturbed", cell)

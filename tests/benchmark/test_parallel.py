@@ -98,7 +98,10 @@ def _shared(devices: int, folder: Path, make: Any, steps: int) -> Any:
 def test_a_scene_on_two_devices_is_the_one_on_one(
     tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each renders its half of the rays. Depths are evenly spread here: random ones would be drawn for each half."""
+    """Each renders its half of the rays. Depths are evenly spread here: random ones would be drawn for each half.
+
+    Four steps: later, the difference in rounding (3e-8) puts samples of the fine network into other bins.
+    """
     stratified, pdf = nerf.stratified_depths, nerf.sample_pdf
     monkeypatch.setattr(nerf, "stratified_depths", lambda near, far, n, generator=None: stratified(near, far, n))
     monkeypatch.setattr(nerf, "sample_pdf", lambda edges, weights, n, generator=None: pdf(edges, weights, n))
@@ -112,9 +115,9 @@ def test_a_scene_on_two_devices_is_the_one_on_one(
         contexts.append(context)
         return method
 
-    (alone, values), (shared, others) = (_shared(devices, tmp_path, make, 8) for devices in (1, 2))
+    (alone, values), (shared, others) = (_shared(devices, tmp_path, make, 4) for devices in (1, 2))
     assert values["loss"] == pytest.approx(others["loss"], abs=1e-5)
-    assert contexts[0].samples == contexts[-1].samples == 8 * 64
+    assert contexts[0].samples == contexts[-1].samples == 4 * 64
     expected, found = (method.predictor().render(orbit(1, 8, turn=0.3)) for method in (alone, shared))
     torch.testing.assert_close(found.rgb, expected.rgb, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.depth, expected.depth, atol=1e-4, rtol=0)
