@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 from adlbench.benchmark.api import TaskKind
 from adlbench.benchmark.cell import Interrupted, empty_record, run_cell
@@ -270,12 +273,17 @@ def _prepare(folder: Path) -> int:
 def set_threads(threads: int) -> None:
     """Threads of torch, of the BLAS libraries under numpy, and of processes that are started from here."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)
     torch.set_num_threads(threads)
-    threadpool_limits(threads, user_api="blas")
+    pools().limit(limits=threads, user_api="blas")
+
+
+@cache
+def pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to find them takes longer than to start a cell."""
+    return ThreadpoolController()
 
 
 def _lock(folder: Path) -> int:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from torch.utils.flop_counter import FlopCounterMode
 
 from adlbench.benchmark import environment, plan, records
+from adlbench.benchmark.execution import process
 from adlbench.benchmark.prepare import manifest
 
 environment.packages()
@@ -18,6 +19,7 @@ environment.cpu_model()
 plan._adapter()
 records._adapter()
 manifest._adapter()
+process.pools()
 torch.manual_seed(0)  # reads source files, for a traceback that it keeps; cells seed themselves
 torch.save({}, io.BytesIO())
 picture = Image.new("RGB", (8, 8))
