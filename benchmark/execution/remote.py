@@ -88,6 +88,7 @@ class RemoteCell:
                     self.asked = True
                     process.end("interrupted", "asked to end; the same command continues it")
                 next_beat, news = time.monotonic() + link.seconds, []
+        link.beat(news + process.news())
 
     def preempt(self) -> None:
         """The cluster takes the machine back: let the cell write a checkpoint and end."""

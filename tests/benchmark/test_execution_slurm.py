@@ -58,7 +58,9 @@ def _training(results: Path, cell: CellSpec) -> dict[str, object]:
 
 
 def _jobs(results: Path) -> set[str]:
-    return {path.name for path in (results / "submitit").iterdir() if "_" in path.name and path.name[0].isdigit()}
+    """Ids of the jobs that were submitted: "7", or "7_0", "7_1" of an array."""
+    names = {path.name for path in (results / "submitit").iterdir() if path.name[0].isdigit()}
+    return {name for name in names if not any(other.startswith(f"{name}_") for other in names)}
 
 
 @pytest.fixture
@@ -228,7 +230,7 @@ def test_slurm_announces_the_end_of_a_job(
 
 @pytest.mark.slow
 def test_slurm_takes_the_node_back(
-    cluster: ExecutorSpec, tmp_path: Path, preempted: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+    cluster: ExecutorSpec, tmp_path: Path, preempted: Callable[..., list[float]]
 ) -> None:
     """`scontrol requeue`, as preemption does it: TERM to every process of the job, later KILL, then again from the queue."""
     cell = _long(6000)
