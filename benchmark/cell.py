@@ -9,7 +9,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ from adlbench.benchmark.clock import Clock, synchronize
 from adlbench.benchmark.config import build_dataset, build_evaluator, build_method
 from adlbench.benchmark.context import CellContext, derive_seed
 from adlbench.benchmark.exhibits import write_exhibits
+from adlbench.benchmark.monitor import Monitor
 from adlbench.benchmark.parallel import Ranks
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.prepare.manifest import Manifest
 from adlbench.benchmark.records import (
+    EVALUATED,
     Latency,
     Record,
     read_record,
@@ -163,7 +165,15 @@ def _run(
             log.num_resumes += 1
         synchronize(context.device)
     energy = environment.EnergyMeter(context.device)
-    train(spec, method, context, clock, log, folder, progress, ranks)
+    evaluation_context = make_evaluation_context(spec, context, progress)
+
+    def score() -> float | None:
+        quiet = replace(evaluation_context, progress=lambda share: None)
+        with energy.paused():
+            return evaluate(evaluator, method.predictor(), data, quiet, spec).values.get(spec.task.primary)
+
+    monitor = Monitor(spec.fidelity.evaluations, score, clock, context.device)
+    train(spec, method, context, clock, log, folder, progress, monitor, ranks)
     record.energy_joules = energy.joules()
     record.steps, record.samples = context.step, context.samples
     record.num_parameters = method.num_parameters()  # their number may have changed
@@ -172,13 +182,14 @@ def _run(
             write_checkpoint(folder, method, context, log, clock, trained=True)
 
     progress({"phase": "evaluate", "progress": 0.0})
-    evaluation_context = make_evaluation_context(spec, context, progress)
     with clock.account("evaluate"):
         predictor = method.predictor()
         evaluation = evaluate(evaluator, predictor, data, evaluation_context, spec)
         synchronize(context.device)
     clock.move("evaluate", "adapt", float(evaluation.notes.get("adapt_seconds", 0.0)))
     record.metrics, record.absent, record.notes = evaluation.values, evaluation.absent, evaluation.notes
+    if spec.fidelity.evaluations and log.curve and spec.task.primary in evaluation.values:
+        log.curve[-1][EVALUATED + spec.task.primary] = evaluation.values[spec.task.primary]
     with clock.account("measure"):
         progress({"phase": "measure"})
         record.latency, record.inference_flops = measure_inference(evaluator, predictor, data, evaluation_context, spec)
@@ -320,6 +331,7 @@ def train(
     log: TrainingLog,
     folder: Path,
     progress: Progress,
+    monitor: Monitor,
     ranks: Ranks | None = None,
 ) -> None:
     """Steps until the budget ends, in chunks of about half a second.
@@ -329,6 +341,7 @@ def train(
     """
     stop, ranks = StopFlag(), ranks or Ranks()
     chunk, last_checkpoint = 1, time.perf_counter()
+    monitor.done = int(context.progress * monitor.count)
     while not _spent(context, log.train_seconds):
         first = context.step == 0
         steps = _limited(1 if first else chunk, context)
@@ -366,6 +379,8 @@ def train(
                 raise Diverged(
                     f"{', '.join(broken)} not finite at step {context.step}; the last good state is in checkpoint.pt"
                 )
+        if not stop.requested and (value := monitor(context.progress, log.train_seconds)) is not None:
+            log.curve[-1][EVALUATED + spec.task.primary] = value
         stopping = stop.requested  # looked at once: what comes later is for the end of the next chunk
         if time.perf_counter() - last_checkpoint > spec.fidelity.checkpoint_seconds or stopping:
             with clock.account("checkpoint"):

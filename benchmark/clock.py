@@ -18,6 +18,7 @@ ACCOUNTS = (
     "compile",
     "data",
     "train",
+    "monitor",
     "adapt",
     "evaluate",
     "measure",

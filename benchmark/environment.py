@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,14 @@ class EnergyMeter:
                 self._nvml, self._start = pynvml, pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
             except Exception:  # no driver, no permission, no counter: then there is no figure
                 self._handle = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is used inside does not count."""
+        before = self.joules()
+        yield
+        if before is not None:
+            self._start += int(1e3 * ((self.joules() or before) - before))
 
     def joules(self) -> float | None:
         if self._handle is None:

@@ -184,7 +184,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                     reason = schema if isinstance(schema, str) else None
                     changes = loader.method_changes
                     resolved = resolve_method(method, changes, fidelity=fidelity.name, device=device, **axes)
-                    budget = cut(resolved.budget, suite.steps if suite else None)
+                    budget = cut(resolved.budget, entry.steps or (suite.steps if suite else None))
                     if isinstance(schema, DataSchema):
                         reason = _misfit(task, schema, method, resolved.parameters, request.devices)
                     if reason is not None:

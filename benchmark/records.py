@@ -3,7 +3,7 @@
 cell.json         the cell as it was planned
 record.json       the record below; present exactly when the cell has ended
 items.npz         metric -> one value per test item
-curve.json        [{step, seconds, <value>: ...}], read at the log points
+curve.json        [{step, seconds, <value>: ...}], read at the log points; eval/<metric> where the protocol scored the method
 windows.json      [[steps, samples, seconds, data seconds], ...], the raw samples of all speed statistics
 predictions.npz   as they were scored
 images/           pictures for people
@@ -32,6 +32,7 @@ from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.sources import digest
 
 SCHEMA_VERSION = 1
+EVALUATED = "eval/"  # prefix of what a protocol computed, in a learning curve
 STATUSES = ("done", "failed", "timeout", "out_of_memory", "diverged", "interrupted", "skipped")
 
 

@@ -137,6 +137,7 @@ class FidelitySpec:
     checkpoint_seconds: float = 60.0
     latency_repeats: int = 20
     inference_batch_sizes: tuple[int, ...] = (1, 32)
+    evaluations: int = 0  # of the primary metric, at equal shares of the budget; 0 and 1: only after training
     analysis: bool = True  # embeddings, occlusion maps and the like, after the evaluation
     __pydantic_config__ = _FORBID
 
@@ -147,6 +148,7 @@ class SuiteEntry:
     datasets: tuple[str, ...] | None = None  # None: those of the task
     methods: tuple[str, ...] | None = None
     instances: tuple[str, ...] | None = None
+    steps: int | None = None  # for these, instead of the suite's
     __pydantic_config__ = _FORBID
 
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from adlbench.benchmark.cli.common import print_json
+from adlbench.benchmark.specs import DatasetSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +24,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from adlbench.benchmark.config import Catalog, build_dataset
-    from adlbench.benchmark.errors import AdlbenchError
+    from adlbench.benchmark.errors import AdlbenchError, DataError
     from adlbench.benchmark.prepare.prepare import prepare, verify
 
     catalog = Catalog()
+    specs = [catalog.spec("dataset", name) for name in args.names or catalog.names("dataset")]
+    errors = _generate([spec for spec in specs if spec.generated]) if args.action == "prepare" else {}
     rows, failed = [], False
-    for name in args.names or catalog.names("dataset"):
-        spec = catalog.spec("dataset", name)
-        dataset = build_dataset(spec)
+    for spec in specs:
+        name, dataset = spec.name, build_dataset(spec)
         row: dict[str, object] = {
             "name": name,
             "title": spec.title,
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
             "licence": spec.licence,
         }
         try:
+            if name in errors:
+                raise DataError(errors[name])
             row["missing"] = dataset.missing()
             if args.action == "prepare" and (args.names or row["missing"] is None):
                 row["notes"] = prepare(spec, dataset, _Bar(), args.renew)
@@ -63,6 +67,21 @@ def _print(name: str, title: str, row: dict) -> None:  # type: ignore[type-arg]
         print(f"{'':<20} {instance}: {found['train']} train, {found['test']} test, sha256 {found['fingerprint'][:16]}")
     for note in row.get("notes") or ():
         print(f"{'':<20} note: {note}")
+
+
+def _generate(specs: list[DatasetSpec]) -> dict[str, str]:
+    """Make what is generated, several at once, with a line for each; what went wrong by dataset."""
+    from adlbench.benchmark.prepare.generate import generate
+
+    errors: dict[str, str] = {}
+    for made in generate(specs):
+        if sys.stderr.isatty():
+            end = "\n" if made.done == made.total else ""
+            line = f"{made.done}/{made.total} made, last {made.dataset} {made.instance}"
+            print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
+        if made.error:
+            errors[made.dataset] = f"{made.instance}: {made.error}"
+    return errors
 
 
 class _Bar:

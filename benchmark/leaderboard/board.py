@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from adlbench.benchmark.leaderboard.frame import no_collection
 from adlbench.benchmark.leaderboard.statistics import pareto_front, shared_ranks, t_critical
 
 GROUP = ["task", "protocol", "dataset", "fidelity", "hardware", "fingerprints"]
@@ -84,7 +85,12 @@ def boards(frame: pd.DataFrame) -> list[Board]:
 class FullBoard:
     board: Board
     values: SeedValues  # of the primary metric
-    cells: pd.DataFrame  # methods are named as in the board's rows
+    frame: pd.DataFrame  # of all boards; methods are named as in their rows
+    indices: NDArray[np.intp]  # of this board's rows in it
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.frame.iloc[self.indices]
 
 
 def full_boards(frame: pd.DataFrame) -> list[FullBoard]:
@@ -98,23 +104,19 @@ def full_boards(frame: pd.DataFrame) -> list[FullBoard]:
         named = frame["method"].astype(object)
         frame["method"] = named.where(~other, named + " " + frame["precision"].astype(object))
     frame["fingerprints"] = _data_versions(frame)
-    table = _SeedTable(frame)
     result = []
-    for key, indices in _groups(frame, GROUP):
-        board, values = _board(dict(zip(GROUP, key)), frame, indices, table)
-        result.append(FullBoard(board, values, frame.iloc[indices]))
+    with no_collection():
+        table = _SeedTable(frame)
+        for key, indices in _groups(frame, GROUP):
+            board, values = _board(dict(zip(GROUP, key)), frame, indices, table)
+            result.append(FullBoard(board, values, frame, indices))
     _explain_splits([found.board for found in result])
     return result
 
 
 def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ...], NDArray[np.intp]]]:
     """Row numbers of each combination, in the order of the values as text."""
-    codes = np.zeros(len(frame), dtype=np.int64)
-    names: list[NDArray[Any]] = []
-    for column in columns:
-        code, values = _coded(frame[column])
-        names.append(values)
-        codes = codes * len(values) + code
+    codes, names = _combined(frame, columns)
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     found = []
@@ -125,6 +127,17 @@ def _groups(frame: pd.DataFrame, columns: list[str]) -> list[tuple[tuple[str, ..
             key.append(str(values[place]))
         found.append((tuple(reversed(key)), indices))
     return found
+
+
+def _combined(frame: pd.DataFrame, columns: list[str]) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
+    """One number for each combination of values, in their order as text; the values of each column."""
+    codes = np.zeros(len(frame), dtype=np.int64)
+    names: list[NDArray[Any]] = []
+    for column in columns:
+        code, values = _coded(frame[column])
+        names.append(values)
+        codes = codes * len(values) + code
+    return codes, names
 
 
 def _coded(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -141,7 +154,7 @@ def _coded(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
     return places[codes], values[order]
 
 
-def _data_versions(frame: pd.DataFrame) -> NDArray[Any]:
+def _data_versions(frame: pd.DataFrame) -> pd.Categorical:
     """A version of the data for each row: rows of one instance with different bytes never share a board.
 
     Rows that failed before the data was read have no fingerprint; they go with the latest version of their instance.
@@ -153,7 +166,8 @@ def _data_versions(frame: pd.DataFrame) -> NDArray[Any]:
         if len(seen) > 1:
             latest = len(seen) - 1
             versions[indices] = [seen.get(p, latest) for p in prints[indices].tolist()]
-    return np.char.add("version ", (versions + 1).astype(str)).astype(object)
+    names = [f"version {number + 1}" for number in range(int(versions.max()) + 1)]
+    return pd.Categorical.from_codes(versions, categories=names)  # type: ignore[call-overload]
 
 
 def _explain_splits(found: list[Board]) -> None:
@@ -181,17 +195,22 @@ class _SeedTable:
 
     def __init__(self, frame: pd.DataFrame):
         self.frame = frame
-        self.group = np.zeros(len(frame), dtype=np.int64)  # of each row: its (board, method)
-        self.methods: dict[int, str] = {}
-        for number, (key, indices) in enumerate(_groups(frame, [*GROUP, "method"])):
-            self.group[indices] = number
-            self.methods[number] = key[-1]
+        codes, names = _combined(frame, [*GROUP, "method"])
+        found, self.group = np.unique(codes, return_inverse=True)  # of each row: its (board, method)
+        self.methods = [str(name) for name in names[-1][found % len(names[-1])]]
         self.size = len(self.methods)
         self.seed = frame["seed"].to_numpy(dtype=np.int64)
         self.instance = _coded(frame["instance"])[0]
         self.status = frame["status"].astype(object).to_numpy()
         self.done = self.status == "done"
-        self.trivial = frame["trivial"].to_numpy(dtype=bool)
+        self.cells = np.argsort(self.group, kind="stable")
+        self.bounds = np.searchsorted(self.group[self.cells], np.arange(self.size + 1))  # of each group, in ``cells``
+        done = np.flatnonzero(self.done)
+        self.num_done = np.bincount(self.group[done], minlength=self.size)
+        self.num_seeds = _num_distinct(self.group[done], self.seed[done], self.size)
+        self.last_done = np.full(self.size, -1)
+        self.last_done[self.group[done]] = done  # where several are assigned the last one stays
+        self.trivial = frame["trivial"].to_numpy(dtype=bool)[self.cells[self.bounds[1:] - 1]]
         self.absent = frame["absent"].astype(object).to_numpy()
         self._order = np.lexsort((self.seed, self.group))
         self._values: dict[str, list[Value | None]] = {}
@@ -213,8 +232,7 @@ class _SeedTable:
         starts = np.flatnonzero((np.diff(group, prepend=-1) != 0) | (np.diff(seed, prepend=-1) != 0))
         if len(starts) == 0:
             return group, seed, value
-        pairs = np.unique(group * (self.instance.max() + 1) + self.instance[order]) // (self.instance.max() + 1)
-        wanted = np.bincount(pairs, minlength=self.size)
+        wanted = _num_distinct(group, self.instance[order], self.size)
         count = np.diff(starts, append=len(order))
         means = np.add.reduceat(value, starts) / count
         whole = count == wanted[group[starts]]
@@ -235,6 +253,14 @@ class _SeedTable:
                 for m, i, k in zip(mean.tolist(), interval.tolist(), n.tolist())
             ]
         return self._values[column]
+
+
+def _num_distinct(group: NDArray[np.int64], value: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """How many different values (0 or more) each group has."""
+    if len(value) == 0 or value.max() == 0:
+        return np.minimum(np.bincount(group, minlength=size), 1)
+    base = int(value.max()) + 1
+    return np.bincount(np.unique(group * base + value) // base, minlength=size)
 
 
 def _board(
@@ -258,14 +284,9 @@ def _board(
         throughput_unit=str(last["throughput_unit"]),
         rows=[],
     )
-    members = indices[np.argsort(table.group[indices], kind="stable")]
-    starts = np.flatnonzero(np.diff(table.group[members], prepend=-1))
-    latencies = sorted(
-        (c for c in frame.columns if c.startswith("metric.latency_p50_ms/batch")),
-        key=lambda c: int(c.rpartition("batch")[2]),
-    )
-    board.rows = [_row(cells, table, specs, latencies) for cells in np.split(members, starts[1:])]
-    values = _rank(board, table, np.unique(table.group[members]))
+    groups = np.unique(table.group[indices])  # neighbours, because the method is the last part of their order
+    board.rows = _rows(range(int(groups[0]), int(groups[-1]) + 1), table, specs)
+    values = _rank(board, table, groups)
     _gaps(board, json.loads(last["references"]))
     sign = -1.0 if specs[primary]["direction"] == "up" else 1.0
     quality = {row.method: sign * row.metrics[primary].mean for row in board.rows if primary in row.metrics}
@@ -275,33 +296,34 @@ def _board(
     return board, values
 
 
-def _row(cells: NDArray[np.intp], table: _SeedTable, specs: dict[str, Any], latencies: list[str]) -> Row:
-    group = int(table.group[cells[0]])
-    done = cells[table.done[cells]]
-    row = Row(
-        method=table.methods[group],
-        rank=None,
-        trivial=bool(table.trivial[cells[-1]]),
-        n=len(set(table.seed[done].tolist())),
-    )
-    if len(done) < len(cells):
-        row.failures = dict(sorted(Counter(str(s) for s in table.status[cells] if s != "done").items()))
-    if len(done) == 0:
-        return row
-    for name in specs:
-        value = table.values(f"metric.{name}")[group]
-        if value is not None:
-            row.metrics[name] = value
-    absent = table.absent[done[-1]]
-    if absent != "{}":
-        row.absent = {k: v for k, v in json.loads(absent).items() if k not in row.metrics}
-    row.throughput = table.values("metric.throughput")[group]
-    row.latency_ms = next((v for v in (table.values(c)[group] for c in latencies) if v is not None), None)
-    row.train_seconds = table.values("metric.train_seconds")[group]
-    row.memory_mb = table.values("metric.peak_device_memory_mb")[group] or table.values("metric.peak_memory_mb")[group]
-    parameters = table.values("metric.num_parameters")[group]
-    row.num_parameters = parameters.mean if parameters else None
-    return row
+def _rows(groups: range, table: _SeedTable, specs: dict[str, Any]) -> list[Row]:
+    metrics = [(name, table.values(f"metric.{name}")) for name in specs]
+    latencies = [c for c in table.frame.columns if c.startswith("metric.latency_p50_ms/batch")]
+    latencies = sorted(latencies, key=lambda column: int(column.rpartition("batch")[2]))
+    latency = [table.values(column) for column in latencies]
+    throughput, seconds = table.values("metric.throughput"), table.values("metric.train_seconds")
+    device, resident = table.values("metric.peak_device_memory_mb"), table.values("metric.peak_memory_mb")
+    parameters = table.values("metric.num_parameters")
+    rows = []
+    for g in groups:
+        row = Row(table.methods[g], None, bool(table.trivial[g]), int(table.num_seeds[g]))
+        rows.append(row)
+        low, high = table.bounds[g], table.bounds[g + 1]
+        if table.num_done[g] < high - low:
+            statuses = table.status[table.cells[low:high]].tolist()
+            row.failures = dict(sorted(Counter(str(s) for s in statuses if s != "done").items()))
+        if table.num_done[g] == 0:
+            continue
+        row.metrics = {name: value for name, values in metrics if (value := values[g]) is not None}
+        absent = table.absent[table.last_done[g]]
+        if absent != "{}":
+            row.absent = {k: v for k, v in json.loads(absent).items() if k not in row.metrics}
+        row.throughput, row.train_seconds = throughput[g], seconds[g]
+        row.latency_ms = next((values[g] for values in latency if values[g] is not None), None)
+        row.memory_mb = device[g] or resident[g]
+        count = parameters[g]
+        row.num_parameters = count.mean if count else None
+    return rows
 
 
 def _rank(board: Board, table: _SeedTable, groups: NDArray[np.int64]) -> SeedValues:

@@ -52,6 +52,9 @@ class Part:
         points, normals = self.solid.sample(n, rng)
         return points @ self.rotation.T + self.position, normals @ self.rotation.T
 
+    def vertices(self) -> Array:
+        return self.solid.vertices() @ self.rotation.T + self.position
+
     def mesh(self) -> tuple[Array, Array]:
         vertices, faces = self.solid.mesh()
         return vertices @ self.rotation.T + self.position, faces
@@ -126,6 +129,10 @@ class Shape:
         """bool [R, R, R], indexed x, y, z: whether the centre of each voxel of the cube [-1, 1]^3 lies inside."""
         return self.sdf_grid(resolution) < 0
 
+    def vertices(self) -> Array:
+        """Of the mesh [V, 3], without the work that its faces are."""
+        return np.concatenate([part.vertices() for part in self.parts])
+
     def mesh(self) -> tuple[Array, Array, Array]:
         """Vertices [V, 3], faces [F, 3] and part labels [F]; every part is watertight, the parts overlap."""
         vertices, faces, labels, count = [], [], [], 0
@@ -143,7 +150,7 @@ class Shape:
         return Shape(tuple(part.moved(scale, rotation, np.zeros(3)) for part in self.parts))
 
     def normalised(self) -> Shape:
-        vertices = self.mesh()[0]
+        vertices = self.vertices()
         offset = -(vertices.min(0) + vertices.max(0)) / 2
         scale = RADIUS / np.linalg.norm(vertices + offset, axis=1).max()
         return Shape(tuple(part.moved(scale, np.eye(3), offset) for part in self.parts))

@@ -211,7 +211,7 @@ def _place(
 ) -> Piece | None:
     """A piece that overlaps nothing, or None when no such place is found."""
     shape = build_shape(name, rng)
-    vertices = shape.mesh()[0]
+    vertices = shape.vertices()
     low, high = vertices.min(0), vertices.max(0)
     middle = np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
     shape = Shape(tuple(part.moved(1.0, np.eye(3), -middle) for part in shape.parts))

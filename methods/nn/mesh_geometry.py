@@ -189,36 +189,33 @@ class PolarPatches:
             self._around[a].append((b, c))
             self._around[b].append((c, a))
             self._around[c].append((a, b))
+        ends = mesh.vertices[mesh.edges]
+        self._longest_edge = float(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1).max())
 
     def patch(self, centre: int, radius: float) -> PolarPatch:
         """A front moves outwards from ``centre``: a vertex gets its distance by unfolding the triangles at it whose other
-        two corners have theirs, and its angle between the angles of those."""
+        two corners have theirs, and its angle between the angles of those; both again when a triangle that comes late,
+        as behind an obtuse angle, shows a shorter way. Exact on a plane, where each straight line stays in the mesh."""
         points = self.mesh.vertices
         distance, angle = {centre: 0.0}, {centre: 0.0}
-        fixed: set[int] = {centre}
         front: list[tuple[float, int]] = []
         for vertex, theta in self._first_ring(centre):
             distance[vertex] = math.dist(points[centre], points[vertex])
             angle[vertex] = theta
             heapq.heappush(front, (distance[vertex], vertex))
-        order = [centre]
-        while front:
+        while front and front[0][0] <= radius + self._longest_edge:  # the way to a vertex may pass farther ones
             best, vertex = heapq.heappop(front)
-            if vertex in fixed or best > distance[vertex]:
+            if best > distance[vertex]:
                 continue
-            if best > radius:
-                break
-            fixed.add(vertex)
-            order.append(vertex)
             for one, other in self._around[vertex]:
                 for wanted, second in ((one, other), (other, one)):
-                    if wanted in fixed or second not in fixed or centre in (wanted, second):
+                    if second not in distance or centre in (wanted, second):
                         continue
                     found, theta = self._unfold(wanted, vertex, second, distance, angle)
                     if found < distance.get(wanted, math.inf) * (1 - 1e-9):
                         distance[wanted], angle[wanted] = found, theta
                         heapq.heappush(front, (found, wanted))
-        order.sort(key=distance.__getitem__)  # a triangle that is unfolded late may lead to a nearer vertex
+        order = sorted((vertex for vertex in distance if distance[vertex] <= radius), key=lambda v: (distance[v], v))
         return PolarPatch(
             centre, np.array(order), np.array([distance[v] for v in order]),
             np.array([angle[v] % (2 * math.pi) for v in order]),

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, DataError
-from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager
+from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager, compiled, sparse_numba, unique
 
 _TABLE_CELLS, _TABLE_CELLS_PER_VOXEL = 2**20, 128  # filling a table of so many costs less than 27 binary searches
 
@@ -53,6 +53,8 @@ class KernelMap:
 
     @cached_property
     def num_pairs(self) -> int:
+        if compiled(self.table):
+            return sparse_numba().count_pairs(self.table, self.num_sources)
         return int(self.counts.sum())
 
     @cached_property
@@ -72,6 +74,8 @@ class KernelMap:
         if self._adjoint is None:
             if self.symmetric:  # if j is at offset o of i, then i is at -o of j
                 table = self.table.flip(1)
+            elif compiled(self.table):
+                table = sparse_numba().turn_round(self.table, self.num_sources)
             else:  # a tap reads no source for two targets, so that turning the pairs round loses none
                 cells = self.table.long() * self.taps + torch.arange(self.taps, device=self.table.device)
                 table = self.table.new_full(((self.num_sources + 1) * self.taps,), self.num_targets)
@@ -101,6 +105,12 @@ class Pairs:
     def of(kernel_map: KernelMap) -> Pairs:
         targets, taps, absent = kernel_map.num_targets, kernel_map.taps, kernel_map.num_sources
         centre = taps // 2 if kernel_map.symmetric else None
+        if compiled(kernel_map.table):
+            counted, sources, rows, order, bounds = sparse_numba().pairs(kernel_map.table, absent, centre)
+            return Pairs(
+                [tap for tap, size in enumerate(counted) if size], [size for size in counted if size],
+                sources, rows, order, bounds, centre,
+            )  # fmt: skip
         columns = kernel_map.table.t().contiguous()
         if centre is not None:
             columns[centre] = absent  # the identity needs no gather
@@ -195,7 +205,7 @@ class TorchCoordinates(CoordinateManager):
             item, voxels = self._levels[finer].split([1, 3], dim=1)
             box = self._box(stride)
             cells = voxels.div(stride, rounding_mode="floor")
-            coordinates = box.decode(torch.unique(box.encode(item[:, 0], cells)))
+            coordinates = box.decode(unique(box.encode(item[:, 0], cells), self.batch_size * math.prod(box.size))[0])
             coordinates[:, 1:] *= stride
             self._levels[stride] = coordinates
         return self._levels[stride]
@@ -222,11 +232,15 @@ class TorchCoordinates(CoordinateManager):
         # wide enough that no tap of any output voxel leaves the box and comes back in the next row
         below = out_stride // stride - 1 - min(0, int(offsets.min()))
         box = self._box(stride, below, max(0, int(offsets.max())))
-        keys, queries = self._keys(stride, box), self._keys(out_stride, box, stride)
-        steps = ((offsets[:, 0] * box.size[1] + offsets[:, 1]) * box.size[2] + offsets[:, 2]).to(keys.device)
-        wanted = (queries[:, None] + steps).flatten()
+        inputs, outputs = self.coordinates(stride), self.coordinates(out_stride)
+        steps = ((offsets[:, 0] * box.size[1] + offsets[:, 1]) * box.size[2] + offsets[:, 2]).to(inputs.device)
         cells = self.batch_size * math.prod(box.size)
-        if cells <= max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(keys)):
+        small = cells <= max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(inputs))
+        if small and compiled(inputs):
+            return sparse_numba().neighbours(inputs, outputs, box, stride, steps, self.batch_size)
+        keys, queries = self._keys(stride, box), self._keys(out_stride, box, stride)
+        wanted = (queries[:, None] + steps).flatten()
+        if small:
             table = torch.full((cells,), len(keys), dtype=torch.int32, device=keys.device)
             table.scatter_(0, keys, torch.arange(len(keys), dtype=torch.int32, device=keys.device))
             found = table.index_select(0, wanted)

@@ -25,6 +25,10 @@ from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
 from adlbench.methods.nn.volume_rendering import accumulate_packed, composite_packed
 from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwork
 
+# The network sees a multiple of so many samples: each step has another number of them, and a matrix product in bfloat16
+# on a CPU is compiled anew for every shape that it has not met, which takes longer than the product.
+PADDED_TO = 512
+
 
 class PackedRendering(NamedTuple):
     rgb: Tensor  # [R, 3], composited on the background
@@ -61,13 +65,16 @@ class OccupancyField(nn.Module):
     def render(self, rays: Rays, samples: Samples, autocast: Autocast) -> PackedRendering:
         """Rays [R] through samples of theirs."""
         ray, depths, lengths = samples
-        position = self.encode(rays.origins[ray] + depths[:, None] * rays.directions[ray])
-        direction = self.encode_direction(F.normalize(rays.directions, dim=-1))[ray]
+        count, missing = len(ray), -len(ray) % PADDED_TO
+        some = F.pad(ray, (0, missing))
+        position = self.encode(rays.origins[some] + F.pad(depths, (0, missing))[:, None] * rays.directions[some])
+        direction = self.encode_direction(F.normalize(rays.directions, dim=-1))[some]
         with autocast():
             raw, rgb = self.network(position[:, None], direction)
         lengths = lengths * rays.directions.norm(dim=-1)[ray]
-        weights, _, opacity = composite_packed(F.relu(raw[:, 0]), lengths, ray, len(rays.origins), self.stop_below)
-        colour = accumulate_packed(weights, rgb[:, 0], ray, len(rays.origins))
+        density, rgb = F.relu(raw[:count, 0]), rgb[:count, 0]
+        weights, _, opacity = composite_packed(density, lengths, ray, len(rays.origins), self.stop_below)
+        colour = accumulate_packed(weights, rgb, ray, len(rays.origins))
         return PackedRendering(colour + (1 - opacity)[:, None] * self.background, samples, weights, opacity)
 
     def density(self, points: Tensor, autocast: Autocast) -> Tensor:

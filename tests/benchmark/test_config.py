@@ -10,6 +10,7 @@ import pytest
 
 from adlbench.benchmark.cli.main import main
 from adlbench.benchmark.config import Catalog, ConfigError, parse_request, resolve_method
+from adlbench.benchmark.plan import plan
 from adlbench.benchmark.specs import MethodSpec
 
 CATALOG = Catalog()
@@ -231,3 +232,11 @@ def test_help_and_list_import_neither_torch_nor_mlflow() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
+
+
+def test_a_suite_cuts_budgets_and_its_entries_may_differ() -> None:
+    cells = plan(parse_request(["suite=gate", "device=cpu", "seed=0"]), Catalog()).cells
+    steps = {(cell.task.name, cell.method.name): cell.budget.steps for cell in cells}
+    assert steps["classification", "cnn"] == 400
+    assert steps["classification", "pointnet"] == 200
+    assert steps["classification", "knn_pixels"] == 1  # fits in fewer, and keeps its own

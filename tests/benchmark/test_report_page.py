@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import launch, wait_until
 from report_world import EVIL, QUOTES, make_world
 
 from adlbench.benchmark.leaderboard.report.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = launch(playwright)
         yield running
         running.close()
 
@@ -102,7 +100,7 @@ def test_split_tables_say_why_and_link_to_each_other(page: Watched) -> None:
     assert "not comparable" in text
     assert "fidelity (full, short)" in text
     page.page.locator(".split a").first.click()
-    page.page.wait_for_function("document.querySelector('h1').textContent.includes('scene')")
+    wait_until(page.page, "document.querySelector('h1').textContent.includes('scene')")
 
 
 def test_slider_moves_the_border_between_truth_and_prediction(page: Watched) -> None:
@@ -118,7 +116,7 @@ def test_slider_moves_the_border_between_truth_and_prediction(page: Watched) -> 
     assert float(slider.input_value()) < 10
     page.page.get_by_role("button", name="View 2").click()
     loaded = "[...document.querySelectorAll('.compare img')].every(i => i.complete && i.naturalWidth === 24)"
-    page.page.wait_for_function(loaded)
+    wait_until(page.page, loaded)
 
 
 @pytest.mark.parametrize(("title", "views"), [("parts", 3), ("shapes", 3)])
@@ -212,13 +210,10 @@ def test_embedded_page_is_alone(world: tuple[Path, Any], browser: Any, tmp_path:
         page.page.get_by_role("button", name=title, exact=True).click()
         page.page.wait_for_timeout(150)
     assert page.page.locator("main").inner_text().count("is missing") == 0
-    assert [url for url in page.asked if url.startswith("file://")] == [alone.as_uri(), table_url(alone, page)]
+    # some versions of Chromium report a change of the fragment as one more request
+    assert {url.partition("#")[0] for url in page.asked if url.startswith("file://")} == {alone.as_uri()}
     page.quiet()
     page.context.close()
-
-
-def table_url(path: Path, page: Watched) -> str:
-    return str(page.page.url) if page.page.url != path.as_uri() else ""
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1600, "light"), (1600, "dark")])
@@ -243,6 +238,9 @@ def test_accessible_and_fits_the_screen(world: tuple[Path, Any], browser: Any, w
 
 def test_keyboard_reaches_what_can_be_used(page: Watched) -> None:
     page.open(table_of(page, "scene, short, cpu"))
+    assert page.page.evaluate("document.activeElement.id") == "main"  # where a link leads is read from its start
+    page.page.reload()
+    page.page.wait_for_selector("body[data-ready]")
     page.page.keyboard.press("Tab")
     assert page.page.evaluate("document.activeElement.className") == "skip"
     page.page.keyboard.press("Enter")

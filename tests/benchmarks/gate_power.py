@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from adlbench.benchmark.cell import run_cell
 from adlbench.benchmark.config import Catalog, parse_request
 from adlbench.benchmark.plan import CellSpec, plan
+from adlbench.benchmark.records import read_record
 from adlbench.benchmark.regression import accuracy, speed
 from adlbench.benchmark.regression.comparison import WALL_EFFECT
 from adlbench.benchmark.regression.results import CellResult, read_result
@@ -155,7 +156,7 @@ def accuracy_power(comparisons: int, seeds: int, steps: int, folder: Path) -> li
 
 def trained(cell: CellSpec, folder: Path) -> CellResult:
     path = cell.folder(folder)
-    if not (path / "record.json").exists():
+    if not (path / "record.json").exists() or read_record(path).status != "done":
         run_cell(cell, path)
         print(cell.name, flush=True)
     return read_result(path)

@@ -29,6 +29,7 @@ from adlbench.benchmark.prepare.manifest import Manifest
 from adlbench.benchmark.prepare.prepare import prepare, verify
 from adlbench.benchmark.specs import DatasetSpec, DownloadSpec
 from adlbench.datasets.classification.image_folder import ImageFolder
+from adlbench.datasets.generated import cache
 
 
 @pytest.fixture
@@ -308,3 +309,30 @@ def test_list_names_every_dataset_and_what_is_missing(root: Path, capsys: pytest
     assert rows["image_folder"]["missing"] is None
     assert "put batches.meta" in rows["cifar10"]["missing"]
     assert {"coco", "coco128", "facades", "tinyshakespeare", "wikitext2", "flickr8k", "orl_faces"} <= set(rows)
+
+
+def test_preparing_leaves_generated_data_in_the_cache(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both splits of every instance: a cell that starts afterwards, perhaps on a train without power, makes nothing."""
+    assert main(["data", "prepare", "room_layouts", "head"]) == 0
+    assert capsys.readouterr().out.count("ready") == 2
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(cache, "_write", refuse)
+    for name in ("room_layouts", "head"):
+        made = build_dataset(Catalog().spec("dataset", name))
+        for instance in made.instances():
+            assert all(len(made.load(instance, split)) > 0 for split in ("train", "test"))
+
+
+def test_what_cannot_be_generated_is_named(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = root.parent / "a file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert main(["data", "prepare", "head"]) == 1
+    assert "subject_0: the cache" in capsys.readouterr().out

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from adlbench.benchmark.leaderboard.statistics import seconds_to_quality
-from adlbench.benchmark.records import read_arrays
+from adlbench.benchmark.records import EVALUATED, read_arrays
 
 CURVE_POINTS = 120  # of a learning curve on the page
 LOG_LINES = 40
 QUANTILES = 41
-EVALUATED = "eval/"  # prefix of a curve's values that a protocol computed
 
 
 def folder_of(results_dir: Path, cell: Mapping[str, Any]) -> Path:
@@ -93,17 +92,22 @@ class Pool:
 
 
 def curve(folder: Path) -> dict[str, list[float | None]]:
-    """Series by name, at most CURVE_POINTS points: means over equal parts of the curve, ends kept."""
+    """Series by name, at most CURVE_POINTS points: means over equal parts of the curve, ends kept.
+
+    What a protocol computed is not averaged: a part stands at its last evaluation, or at its end where it has none.
+    """
     points = [p for p in read_json(folder / "curve.json", []) if isinstance(p, dict)]
     if not points:
         return {}
     names = list(dict.fromkeys(name for point in points for name in point))
     parts = np.array_split(np.arange(len(points)), min(CURVE_POINTS, len(points)))
+    evaluated = np.array([any(name.startswith(EVALUATED) for name in point) for point in points])
+    places = [part[evaluated[part]][-1] if evaluated[part].any() else part[-1] for part in parts]
     result = {}
     for name in names:
         values = np.array([point.get(name, np.nan) for point in points], dtype=np.float64)
-        last = name in ("step", "seconds") or name.startswith(EVALUATED)
-        thinned = [values[part[-1]] if last else _finite_mean(values[part]) for part in parts]
+        exact = name in ("step", "seconds") or name.startswith(EVALUATED)
+        thinned = values[places].tolist() if exact else [_finite_mean(values[part]) for part in parts]
         result[name] = [rounded(value) for value in thinned]
     return result
 

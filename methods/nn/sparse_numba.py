@@ -1,0 +1,144 @@
+"""Kernel maps of sparse convolutions for a CPU, compiled by numba: what ``sparse_coordinates`` does in a dozen passes over
+arrays of voxels times taps, in one or two. The results are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adlbench.methods.nn.sparse_tensor import Box
+
+Integers = NDArray[np.integer]
+Corner = tuple[int, int, int]
+
+_jit: Any = numba.njit(nogil=True, cache=True)  # the decorator has no types
+
+
+def neighbours(inputs: Tensor, outputs: Tensor, box: Box, unit: int, steps: Tensor, batch_size: int) -> Tensor:
+    """int32 [M, K]: which of ``inputs`` int64 [N, 4] is at each of ``outputs`` [M, 4] and ``steps`` [K], N where none is.
+
+    Voxels are numbered in ``box``, in units of ``unit``; ``steps`` are differences of those numbers.
+    """
+    table = np.full(batch_size * math.prod(box.size), len(inputs), np.int32)
+    found = np.empty((len(outputs), len(steps)), np.int32)
+    _neighbours(inputs.numpy(), outputs.numpy(), box.low, box.size, unit, steps.numpy(), table, found)
+    return torch.from_numpy(found)
+
+
+@_jit
+def _number(voxel: Integers, low: Corner, size: Corner, unit: int) -> int:
+    x, y, z = voxel[1] // unit - low[0], voxel[2] // unit - low[1], voxel[3] // unit - low[2]
+    number: int = ((voxel[0] * size[0] + x) * size[1] + y) * size[2] + z
+    return number
+
+
+@_jit
+def _neighbours(
+    inputs: Integers, outputs: Integers, low: Corner, size: Corner, unit: int, steps: Integers, table: Integers,
+    found: Integers,
+) -> None:  # fmt: skip
+    for row in range(len(inputs)):
+        table[_number(inputs[row], low, size, unit)] = row
+    for row in range(len(outputs)):
+        number = _number(outputs[row], low, size, unit)
+        for tap in range(len(steps)):
+            found[row, tap] = table[number + steps[tap]]
+
+
+def count_pairs(table: Tensor, absent: int) -> int:
+    return int(_count_pairs(table.numpy(), absent))
+
+
+@_jit
+def _count_pairs(table: Integers, absent: int) -> int:
+    total = 0
+    for row in range(len(table)):
+        for tap in range(table.shape[1]):
+            total += table[row, tap] != absent
+    return total
+
+
+def unique(keys: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``torch.unique`` of ``keys`` int64 [N] in [0, cells): the sorted values, the place of each key among them, counts."""
+    counts = np.zeros(cells, np.int64)
+    _add_up(keys.numpy(), counts)
+    values = np.flatnonzero(counts)
+    inverse = np.empty(len(keys), np.int64)
+    kept = counts[values]
+    _look_up(keys.numpy(), values, counts, inverse)
+    return torch.from_numpy(values), torch.from_numpy(inverse), torch.from_numpy(kept)
+
+
+@_jit
+def _add_up(keys: Integers, counts: Integers) -> None:
+    for key in keys:
+        counts[key] += 1
+
+
+@_jit
+def _look_up(keys: Integers, values: Integers, places: Integers, inverse: Integers) -> None:
+    for place in range(len(values)):
+        places[values[place]] = place
+    for row in range(len(keys)):
+        inverse[row] = places[keys[row]]
+
+
+def turn_round(table: Tensor, num_sources: int) -> Tensor:
+    """int32 [num_sources, K] from ``table`` int32 [M, K]: the target that reads each source at each tap, M where none does."""
+    turned = np.full((num_sources, table.shape[1]), len(table), np.int32)
+    _turn_round(table.numpy(), turned)
+    return torch.from_numpy(turned)
+
+
+@_jit
+def _turn_round(table: Integers, turned: Integers) -> None:
+    for row in range(len(table)):
+        for tap in range(table.shape[1]):
+            if table[row, tap] < len(turned):
+                turned[table[row, tap], tap] = row
+
+
+def pairs(table: Tensor, absent: int, centre: int | None) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
+    """Of ``table`` [M, K] without the tap ``centre``: how many each tap has, and as in ``Pairs`` the sources, targets, order
+    and bounds."""
+    sizes = np.zeros(table.shape[1], np.int64)
+    bounds = np.zeros(len(table) + 1, np.int32)
+    _count(table.numpy(), absent, -1 if centre is None else centre, sizes, bounds)
+    sources, targets, order = (np.empty(bounds[-1], np.int32) for _ in range(3))
+    _list_pairs(
+        table.numpy(), absent, -1 if centre is None else centre, sizes.cumsum() - sizes, sources, targets, order
+    )
+    return sizes.tolist(), *(torch.from_numpy(x) for x in (sources, targets, order, bounds))
+
+
+@_jit
+def _count(table: Integers, absent: int, centre: int, sizes: Integers, bounds: Integers) -> None:
+    total = 0
+    for row in range(len(table)):
+        for tap in range(table.shape[1]):
+            if table[row, tap] != absent and tap != centre:
+                sizes[tap] += 1
+                total += 1
+        bounds[row + 1] = total
+
+
+@_jit
+def _list_pairs(
+    table: Integers, absent: int, centre: int, place: Integers, sources: Integers, targets: Integers, order: Integers
+) -> None:
+    done = 0
+    for row in range(len(table)):
+        for tap in range(table.shape[1]):
+            if table[row, tap] != absent and tap != centre:
+                sources[place[tap]] = table[row, tap]
+                targets[place[tap]] = row
+                order[done] = place[tap]
+                place[tap] += 1
+                done += 1
