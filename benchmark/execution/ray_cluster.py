@@ -101,7 +101,7 @@ class RayExecutor(Executor):
             raise AdlbenchError(f"executor={self.spec.name}: Ray is missing; pip install 'adlbench[ray]'") from error
         if not ray.is_initialized():
             address = self.spec.submit.get("address") or os.environ.get("RAY_ADDRESS") or "local"
-            local = {"include_dashboard": False} if address == "local" else {}
+            local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
             except Exception as error:  # Ray has no common class for what can go wrong here
