@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from adlbench.benchmark.api import TrainingData
 from adlbench.benchmark.cell import load_data, make_context
 from adlbench.benchmark.clock import Clock
 from adlbench.benchmark.config import build_method
@@ -39,7 +40,7 @@ def main(seconds: float = 1.0) -> None:
         data = load_data(cell)
         method = build_method(cell.method, cell.parameters)
         with tempfile.TemporaryDirectory() as folder:
-            method.setup(data, make_context(cell, Path(folder), Clock()))  # type: ignore[arg-type]
+            method.setup(TrainingData(data.schema, data.train), make_context(cell, Path(folder), Clock()))
             _timed(method, 1, 1)
             steps = max(2, round(seconds / _timed(method, 2, 1) * 2))
             ratios = [_timed(method, steps, 2) / _timed(method, steps, 1) for _ in range(ROUNDS)]
