@@ -36,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", choices=("reference",), help="compare with the numbers that papers report")
 
 
-def filtered_frame(filters: list[str]) -> tuple[pd.DataFrame, Path]:
-    """The cells that match, and the results folder. Raises AdlbenchError for what is no filter."""
+def filtered_frame(filters: list[str], *, latest: bool = True) -> tuple[pd.DataFrame, Path]:
+    """The cells that match, or all of their runs, and the results folder. Raises AdlbenchError for what is no filter."""
     from pathlib import Path
 
     from adlbench.benchmark.leaderboard.frame import AXES, cell_frame
@@ -53,7 +53,7 @@ def filtered_frame(filters: list[str]) -> tuple[pd.DataFrame, Path]:
             from adlbench.benchmark.errors import AdlbenchError
 
             raise AdlbenchError(f"{text!r}: not a filter; use KEY=VALUE with {', '.join(AXES)} or results_dir")
-    frame = cell_frame(results_dir)
+    frame = cell_frame(results_dir, latest=latest)
     for key, values in wanted.items():
         frame = frame[frame[key].astype(str).isin(values)]
     return frame.reset_index(drop=True), results_dir

@@ -291,8 +291,7 @@ def _board(
     sign = -1.0 if specs[primary]["direction"] == "up" else 1.0
     quality = {row.method: sign * row.metrics[primary].mean for row in board.rows if primary in row.metrics}
     board.rows.sort(key=lambda row: (row.rank is None, row.rank, quality.get(row.method, math.inf), row.method))
-    for cost, direction in PARETO.items():
-        _find_pareto_front(board, cost, direction, quality)
+    _find_pareto_fronts(board, quality)
     return board, values
 
 
@@ -300,7 +299,6 @@ def _rows(groups: range, table: _SeedTable, specs: dict[str, Any]) -> list[Row]:
     metrics = [(name, table.values(f"metric.{name}")) for name in specs]
     latencies = [c for c in table.frame.columns if c.startswith("metric.latency_p50_ms/batch")]
     latencies = sorted(latencies, key=lambda column: int(column.rpartition("batch")[2]))
-    latency = [table.values(column) for column in latencies]
     throughput, seconds = table.values("metric.throughput"), table.values("metric.train_seconds")
     device, resident = table.values("metric.peak_device_memory_mb"), table.values("metric.peak_memory_mb")
     parameters = table.values("metric.num_parameters")
@@ -319,7 +317,7 @@ def _rows(groups: range, table: _SeedTable, specs: dict[str, Any]) -> list[Row]:
         if absent != "{}":
             row.absent = {k: v for k, v in json.loads(absent).items() if k not in row.metrics}
         row.throughput, row.train_seconds = throughput[g], seconds[g]
-        row.latency_ms = next((values[g] for values in latency if values[g] is not None), None)
+        row.latency_ms = next((v for column in latencies if (v := table.values(column)[g]) is not None), None)
         row.memory_mb = device[g] or resident[g]
         count = parameters[g]
         row.num_parameters = count.mean if count else None
@@ -341,14 +339,16 @@ def _rank(board: Board, table: _SeedTable, groups: NDArray[np.int64]) -> SeedVal
 def quantity(row: Row, name: str) -> float:
     """A row's cost as a number, NaN where there is none."""
     value = getattr(row, name)
-    return math.nan if value is None else float(value.mean if isinstance(value, Value) else value)
+    return math.nan if value is None else value.mean if type(value) is Value else value  # type: ignore[no-any-return]
 
 
-def _find_pareto_front(board: Board, cost: str, direction: str, quality: dict[str, float]) -> None:
-    sign = 1.0 if direction == "up" else -1.0
-    points = [(-quality.get(row.method, math.nan), sign * quantity(row, cost)) for row in board.rows]
-    front = pareto_front(np.array(points, dtype=np.float64).reshape(-1, 2))
-    board.pareto[cost] = [row.method for row, on in zip(board.rows, front) if on]
+def _find_pareto_fronts(board: Board, quality: dict[str, float]) -> None:
+    better = [-quality.get(row.method, math.nan) for row in board.rows]
+    for cost, direction in PARETO.items():
+        sign = 1.0 if direction == "up" else -1.0
+        points = np.array([better, [sign * quantity(row, cost) for row in board.rows]], dtype=np.float64)
+        front = pareto_front(points.T).tolist()
+        board.pareto[cost] = [row.method for row, on in zip(board.rows, front) if on]
 
 
 def _gaps(board: Board, references: list[dict[str, Any]]) -> None:

@@ -59,8 +59,11 @@ def cell_frame(results_dir: Path, *, latest: bool = True) -> pd.DataFrame:
     order = np.argsort(frame["start_time"].to_numpy(dtype=np.int64), kind="stable")
     if not (np.diff(order) == 1).all():
         frame = frame.iloc[order]
-    if not latest:
-        return frame.reset_index(drop=True)
+    return newest(frame) if latest else frame.reset_index(drop=True)
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of runs in the order of their start the last one of each cell."""
     repeated = frame["cell_key"].duplicated(keep="last")
     return (frame[~repeated] if repeated.any() else frame).reset_index(drop=True)
 
@@ -104,6 +107,7 @@ def _rows(cursor: sqlite3.Cursor, started: dict[str, int]) -> pd.DataFrame:
     runs: list[str] = []
     starts: list[int] = []
     absent: list[str] = []
+    keys: list[str] = []
     axes: list[list[int]] = [[] for _ in ROW_AXES]
     known: list[dict[str, int]] = [{} for _ in ROW_AXES]
     columns: dict[str, list[float]] = {}
@@ -114,17 +118,22 @@ def _rows(cursor: sqlite3.Cursor, started: dict[str, int]) -> pd.DataFrame:
         runs += [run for run, _ in found]
         starts += [started.pop(run) for run, _ in found]
         absent += [json.dumps(reasons) if reasons else "{}" for _, _, reasons in parsed]
-        for column, codes, values in zip(zip(*(cell for cell, _, _ in parsed)), axes, known):
-            for value in set(column) - values.keys():
+        for axis, column, codes, values in zip(ROW_AXES, zip(*(cell for cell, _, _ in parsed)), axes, known):
+            if axis == "cell_key":  # as many as rows
+                keys += column
+                continue
+            distinct = set(column)
+            for value in distinct - values.keys():
                 values[value] = len(values)
-            codes.extend(map(values.__getitem__, column))
-        names = set(map(tuple, (metrics for _, metrics, _ in parsed)))
-        for name in dict.fromkeys(name for group in sorted(names) for name in group if name not in columns):
-            columns[name] = [nan] * (len(runs) - len(parsed))
-        if names == {tuple(columns)}:  # as a rule all have the same
+            codes.extend(map(values.__getitem__, column) if len(distinct) > 1 else [values[column[0]]] * len(column))
+        expected = list(columns)
+        same = all(map(expected.__eq__, map(list, (metrics for _, metrics, _ in parsed))))  # as a rule
+        if same:
             for name, numbers in zip(columns, zip(*(metrics.values() for _, metrics, _ in parsed))):
                 columns[name] += numbers
         else:
+            for name in dict.fromkeys(name for _, metrics, _ in parsed for name in metrics if name not in columns):
+                columns[name] = [nan] * (len(runs) - len(parsed))
             for name, series in columns.items():
                 series += [metrics.get(name, nan) for _, metrics, _ in parsed]
     if not runs:
@@ -132,7 +141,7 @@ def _rows(cursor: sqlite3.Cursor, started: dict[str, int]) -> pd.DataFrame:
     data: dict[str, Any] = {"run": np.array(runs, dtype=object), "start_time": starts, "absent": pd.Categorical(absent)}
     for axis, codes, values in zip(ROW_AXES, axes, known):
         data[axis] = pd.Categorical.from_codes(codes, categories=list(values))  # type: ignore[call-overload]
-    data["cell_key"] = data["cell_key"].astype(object)
+    data["cell_key"] = np.array(keys, dtype=object)
     data["seed"] = data["seed"].astype(int)
     data["trivial"] = data["trivial"] == "true"
     return pd.DataFrame(data | {f"metric.{name}": np.array(values) for name, values in sorted(columns.items())})

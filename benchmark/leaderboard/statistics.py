@@ -40,14 +40,14 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> float
 def differs(first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE) -> bool:
     """Whether two methods' values by seed differ: paired t-test over shared seeds, Welch's test when fewer than two are
     shared. With a single value each there is nothing to test: they differ when the numbers do."""
-    shared = sorted(first.keys() & second.keys())
+    shared = first.keys() if first.keys() == second.keys() else first.keys() & second.keys()
     if len(shared) >= 2:
         difference = [first[s] - second[s] for s in shared]
         if max(difference) - min(difference) < 1e-12:
             return abs(difference[0]) > 1e-12
         # |mean| outside its interval: the decision of scipy.stats.ttest_rel, at a hundredth of its time
         n, mean = len(difference), math.fsum(difference) / len(difference)
-        variance = math.fsum((d - mean) ** 2 for d in difference) / (n - 1)
+        variance = math.fsum([(d - mean) ** 2 for d in difference]) / (n - 1)
         return abs(mean) > t_critical(n - 1, confidence) * math.sqrt(variance / n)
     if len(first) >= 2 and len(second) >= 2:
         test = stats.ttest_ind(list(first.values()), list(second.values()), equal_var=False)

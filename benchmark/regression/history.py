@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.leaderboard.frame import cell_frame
 from adlbench.benchmark.regression.steps import Step, steps
@@ -31,6 +33,7 @@ class Series:
     quantity: str
     points: tuple[Point, ...]
     steps: tuple[Step, ...] = field(default=())
+    axes: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -47,15 +50,23 @@ class Series:
 def history(results_dir: Path, method: str, quantities: Sequence[str] = ()) -> list[Series]:
     """Series of the primary metric and of the throughput (or of ``quantities``). Raises AdlbenchError where nothing was run."""
     frame = cell_frame(results_dir, latest=False)
-    if not frame.empty:
-        frame = frame[(frame["method"] == method) & (frame["status"] == "done") & (frame["git_commit"] != "None")]
-    if frame.empty:
+    found = courses(frame[frame["method"] == method] if not frame.empty else frame, quantities)
+    if not found:
         raise AdlbenchError(
             f"no finished cell of method {method!r} at a known commit; run it, e.g. adlbench run task=... method={method}"
         )
+    return found
+
+
+def courses(frame: pd.DataFrame, quantities: Sequence[str] = ()) -> list[Series]:
+    """The same for all runs in ``frame``; those that are not done, or of an unknown commit, are left out."""
+    if frame.empty or "git_commit" not in frame:
+        return []
+    frame = frame[(frame["status"] == "done") & (frame["git_commit"] != "None")]
     found = []
-    for axes, group in frame.groupby(AXES, sort=True):
-        named = dict(zip(AXES, axes))
+    for axes, group in frame.groupby(AXES, sort=True, observed=True):
+        named = {name: str(value) for name, value in zip(AXES, axes)}
+        method = named["method"]
         dataset = named["dataset"] if named["instance"] == "all" else f"{named['dataset']}.{named['instance']}"
         title = f"{named['task']}/{dataset}/{method}/{named['fidelity']} on {named['hardware']}"
         for quantity in quantities or (_primary(group), "throughput"):
@@ -63,11 +74,11 @@ def history(results_dir: Path, method: str, quantities: Sequence[str] = ()) -> l
             if column not in group or group[column].isna().all():
                 continue
             points = []
-            by_commit = group.dropna(subset=[column]).groupby("git_commit")
+            by_commit = group.dropna(subset=[column]).groupby("git_commit", observed=True)
             for commit, rows in sorted(by_commit, key=lambda entry: int(entry[1]["start_time"].min())):
                 by_seed = rows.groupby("seed")[column].mean()
                 points.append(Point(str(commit), int(rows["start_time"].min()), float(by_seed.mean()), len(by_seed)))
-            found.append(Series(title, quantity, tuple(points), tuple(steps([point.value for point in points]))))
+            found.append(Series(title, quantity, tuple(points), tuple(steps([point.value for point in points])), named))
     return found
 
 

@@ -6,11 +6,14 @@ from them under autocast, and bfloat16 points are read as float32 first: 8 bits 
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from adlbench.methods.nn.sparse_tensor import compiled
 
 PRIMES = (1, 2654435761, 805459861)
 PLANES = ((0, 1), (0, 2), (1, 2))  # xy, xz, yz
@@ -25,7 +28,7 @@ class HashGrid(nn.Module):
     Weights are exchangeable with tiny-cuda-nn's, not with nerfstudio's torch version, which hashes every level and has no
     offset of 0.5. Points outside the cube are moved to its border.
 
-    Gradients are of first order (``embedding_bag`` has no second).
+    Gradients are of first order (``embedding_bag`` has no second). On a CPU it is compiled by numba where that is installed.
     """
 
     def __init__(
@@ -42,6 +45,10 @@ class HashGrid(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """[..., 3] in [0, 1] -> [..., levels * features]"""
         flat = _flat(points).clamp(0, 1)
+        if compiled(flat) and flat.dtype == self.table.dtype:
+            numba = importlib.import_module("adlbench.methods.nn.hash_grid_numba")
+            read: Tensor = numba.read(flat, self.table, self.scales, self.resolutions, self.sizes)
+            return read.view(*points.shape[:-1], self.out_features)
         tables = self.table.split(self.sizes)
         levels = [self._read(table, level, flat) for level, table in enumerate(tables)]
         return torch.cat(levels, dim=-1).view(*points.shape[:-1], self.out_features)

@@ -15,6 +15,7 @@ the distances are computed in blocks, so that memory does not grow with the prod
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.sparse_tensor import compiled
 
 _BLOCK = 2**22  # distances at a time on the CPU: 16 MiB
 _GPU_BLOCK = 2**27
@@ -43,6 +45,11 @@ def farthest_point_sampling(points: Tensor, count: int, start: int = 0, lengths:
     if start < 0 or start >= int(sizes.min()):
         raise DataError(f"sampling cannot start at point {start} of a cloud of {int(sizes.min())} points")
     clouds, most = len(coordinates), coordinates.shape[1]
+    if compiled(points):
+        found: Tensor = importlib.import_module("adlbench.methods.nn.point_sampling_numba").sample(
+            coordinates, count, start, sizes
+        )
+        return found
     if points.device.type == "cpu":
         together = max(1, _CACHED_POINTS // most)
         parts = [_sample(coordinates[i : i + together], count, start, sizes[i : i + together])

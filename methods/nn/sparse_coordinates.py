@@ -479,6 +479,12 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.num_sources = len(features)
+        ctx.compiled = compiled(features) and features.dtype in (torch.float32, torch.float64) and features.shape[1] > 0
+        if ctx.compiled:
+            largest, rows = sparse_numba().max_pool(features, kernel_map.table)
+            ctx.save_for_backward(rows)
+            return largest
         lowest = features.new_full((1, features.shape[1]), -torch.inf)
         padded, columns = torch.cat([features, lowest]), kernel_map.table.t().long()
         largest = padded.index_select(0, columns[0])
@@ -488,12 +494,13 @@ class _MaxPool(torch.autograd.Function):
             rows = torch.where(candidate > largest, column[:, None], rows)
             torch.maximum(largest, candidate, out=largest)
         ctx.save_for_backward(rows)
-        ctx.num_sources = len(features)
         return largest.masked_fill_(rows == len(features), 0.0)  # no voxel within the kernel
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
+        if ctx.compiled:
+            return sparse_numba().max_pool_gradient(gradient, rows, ctx.num_sources), None
         out = gradient.new_zeros(ctx.num_sources + 1, gradient.shape[1])
         return out.scatter_add_(0, rows, gradient)[:-1], None

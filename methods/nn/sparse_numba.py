@@ -1,4 +1,4 @@
-"""Kernel maps of sparse convolutions for a CPU, compiled by numba: what ``sparse_coordinates`` does in a dozen passes over
+"""Kernel maps and pooling of sparse tensors for a CPU, compiled by numba: what ``sparse_coordinates`` does in a dozen passes over
 arrays of voxels times taps, in one or two. The results are the same to the bit.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adlbench.methods.nn.sparse_tensor import Box
 
+Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 Corner = tuple[int, int, int]
 
@@ -142,3 +143,42 @@ def _list_pairs(
                 order[done] = place[tap]
                 place[tap] += 1
                 done += 1
+
+
+def max_pool(features: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """[M, C] the largest of the rows of ``features`` [N, C] that ``table`` [M, K] names, 0 where it names none, and int32
+    [M, C] the first row that has it, N where there is none."""
+    rows = torch.empty(len(table), features.shape[1], dtype=torch.int32)
+    largest = features.new_empty(rows.shape)
+    _max_pool(features.detach().contiguous().numpy(), table.numpy(), largest.numpy(), rows.numpy())
+    return largest, rows
+
+
+@_jit
+def _max_pool(features: Floats, table: Integers, largest: Floats, rows: Integers) -> None:
+    absent, channels = features.shape
+    for target in range(len(table)):
+        largest[target] = -np.inf
+        rows[target] = absent
+        for source in table[target]:
+            if source != absent:
+                for channel in range(channels):
+                    better = features[source, channel] > largest[target, channel] or rows[target, channel] == absent
+                    largest[target, channel] = features[source, channel] if better else largest[target, channel]
+                    rows[target, channel] = source if better else rows[target, channel]
+        if rows[target, 0] == absent:
+            largest[target] = 0
+
+
+def max_pool_gradient(gradient: Tensor, rows: Tensor, num_sources: int) -> Tensor:
+    out = gradient.new_zeros(num_sources, gradient.shape[1])
+    _max_pool_gradient(gradient.contiguous().numpy(), rows.numpy(), out.numpy())
+    return out
+
+
+@_jit
+def _max_pool_gradient(gradient: Floats, rows: Integers, out: Floats) -> None:
+    for target in range(len(rows)):
+        for channel in range(rows.shape[1]):
+            if rows[target, channel] < len(out):
+                out[rows[target, channel], channel] += gradient[target, channel]

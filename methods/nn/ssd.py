@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_SEGMENT = 1024  # steps at a time on a CPU
+
 
 def ssd_scan(
     x: Tensor,
@@ -49,43 +51,57 @@ def ssd_scan(
         carried = own.new_zeros(batch, heads, width, features) if state is None else state.to(kind)
         if length == 0:
             return x.new_empty(x.shape), carried
-        padding = -length % chunk
-        shape = (batch, (length + padding) // chunk, chunk, groups, heads // groups)
-
-        def cut(values: Tensor, *end: int) -> Tensor:
-            padded = torch.nn.functional.pad(values, (0, 0) * (values.ndim - 2) + (0, padding))
-            return padded.reshape(*shape[:3], *end)
-
-        inputs = cut(own * sizes.unsqueeze(-1), *shape[3:], width)  # [B, K, T, G, R, P]
-        keys, queries = cut(b.to(kind), groups, features), cut(c.to(kind), groups, features)
-        logs = cut(sizes * a.to(kind), *shape[3:]).cumsum(2)  # [B, K, T, G, R]: log of the decay since the chunk began
-        logs = logs.movedim(2, -1)  # [B, K, G, R, T]
-
-        # Within a chunk: step t sees step s <= t through exp(logs_t - logs_s).
-        apart = logs.unsqueeze(-1) - logs.unsqueeze(-2)  # [B, K, G, R, T, S]
-        future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
-        decay = apart.masked_fill(future, -torch.inf).exp()
-        scores = torch.einsum("bktgn,bksgn->bkgts", queries, keys).unsqueeze(3) * decay
-        values = inputs.permute(0, 1, 3, 4, 2, 5)  # [B, K, G, R, S, P]
-        outputs = scores @ values
-
-        # What a chunk adds to the state, and the state in front of every chunk.
-        left = (logs[..., -1:] - logs).exp()  # decay from a step to the chunk's end
-        added = (values * left.unsqueeze(-1)).transpose(-1, -2) @ keys.permute(0, 1, 3, 2, 4).unsqueeze(3)
-        whole = logs[..., -1].exp()[..., None, None]  # [B, K, G, R, 1, 1]
-        carried = carried.view(batch, groups, heads // groups, width, features)
-        fronts = []
-        for k in range(shape[1]):
-            fronts.append(carried)
-            carried = whole[:, k] * carried + added[:, k]
-        front = torch.stack(fronts, dim=1)  # [B, K, G, R, P, N]
-        seen = queries.permute(0, 1, 3, 2, 4).unsqueeze(3) @ front.transpose(-1, -2)  # [B, K, G, R, T, P]
-        outputs = outputs + seen * logs.exp().unsqueeze(-1)
-
-        result = outputs.permute(0, 1, 4, 2, 3, 5).reshape(batch, -1, heads, width)[:, :length]
+        # On a CPU what belongs to some hundred steps fits into the cache, and memory that was used before is used again.
+        segment = chunk * max(1, _SEGMENT // chunk) if x.device.type == "cpu" else length
+        whole = (own, sizes, b.to(kind), c.to(kind))
+        parts = []
+        for piece in zip(*(values.split(segment, dim=1) for values in whole), strict=True):
+            outputs, carried = _scan(*piece, a.to(kind), carried, chunk)
+            parts.append(outputs)
+        result = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         if d is not None:
             result = result + own * (d.to(kind).unsqueeze(-1) if d.ndim == 1 else d.to(kind))
-        return result.to(x.dtype), carried.reshape(batch, heads, width, features)
+        return result.to(x.dtype), carried
+
+
+def _scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a: Tensor, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """Some steps [B, L, ...] and the ``state`` [B, H, P, N] before them to the outputs and the state after them."""
+    batch, length, heads, width = x.shape
+    groups, features = b.shape[2:]
+    padding = -length % chunk
+    shape = (batch, (length + padding) // chunk, chunk, groups, heads // groups)
+
+    def cut(values: Tensor, *end: int) -> Tensor:
+        padded = torch.nn.functional.pad(values, (0, 0) * (values.ndim - 2) + (0, padding))
+        return padded.reshape(*shape[:3], *end)
+
+    inputs = cut(x * dt.unsqueeze(-1), *shape[3:], width)  # [B, K, T, G, R, P]
+    keys, queries = cut(b, groups, features), cut(c, groups, features)
+    logs = cut(dt * a, *shape[3:]).cumsum(2)  # [B, K, T, G, R]: log of the decay since the chunk began
+    logs = logs.movedim(2, -1)  # [B, K, G, R, T]
+
+    # Within a chunk: step t sees step s <= t through exp(logs_t - logs_s).
+    apart = logs.unsqueeze(-1) - logs.unsqueeze(-2)  # [B, K, G, R, T, S]
+    future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
+    decay = apart.masked_fill(future, -torch.inf).exp()
+    scores = torch.einsum("bktgn,bksgn->bkgts", queries, keys).unsqueeze(3) * decay
+    values = inputs.permute(0, 1, 3, 4, 2, 5)  # [B, K, G, R, S, P]
+    outputs = scores @ values
+
+    # What a chunk adds to the state, and the state in front of every chunk.
+    left = (logs[..., -1:] - logs).exp()  # decay from a step to the chunk's end
+    added = (values * left.unsqueeze(-1)).transpose(-1, -2) @ keys.permute(0, 1, 3, 2, 4).unsqueeze(3)
+    whole = logs[..., -1].exp()[..., None, None]  # [B, K, G, R, 1, 1]
+    carried = state.view(batch, groups, heads // groups, width, features)
+    fronts = []
+    for decayed, new in zip(whole.unbind(1), added.unbind(1), strict=True):
+        fronts.append(carried)
+        carried = decayed * carried + new
+    front = torch.stack(fronts, dim=1)  # [B, K, G, R, P, N]
+    seen = queries.permute(0, 1, 3, 2, 4).unsqueeze(3) @ front.transpose(-1, -2)  # [B, K, G, R, T, P]
+    outputs = outputs + seen * logs.exp().unsqueeze(-1)
+    result = outputs.permute(0, 1, 4, 2, 3, 5).reshape(batch, -1, heads, width)[:, :length]
+    return result, carried.reshape(batch, heads, width, features)
 
 
 def bidirectional_scan(

@@ -15,9 +15,13 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Mean structural similarity (Wang et al. 2004) of images [C, H, W] in [0, 1], a 0-d tensor; gradient for ``image`` only.
 
     Gaussian window 11x11 with sigma 1.5, and zeros beyond the border, as in the released code of 3D Gaussian Splatting.
-    The metric of the benchmark leaves the border out instead: another number.
+    The metric of the benchmark leaves the border out instead: another number. In at least float32, since variances are
+    differences of squares. Raises ValueError for images without a pixel.
     """
-    reference = reference.detach()
+    if not image.numel():
+        raise ValueError(f"structural similarity of an image {list(image.shape)}; it needs at least one pixel")
+    kind = torch.promote_types(image.dtype, torch.float32)
+    image, reference = image.to(kind), reference.detach().to(kind)
     mean_x, mean_xx, mean_xy = _blur(torch.stack([image, image * image, image * reference]))
     mean_y, mean_yy = _blur(torch.stack([reference, reference * reference]))
     product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y

@@ -77,12 +77,42 @@ def make_world(results_dir: Path) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
+def earlier_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """All runs: of each commit b... one, and before it one of commit a... that was worse by 5 dB and as fast."""
+    earlier = frame.assign(git_commit="a" * 40, start_time=frame["start_time"] - 10**8)
+    earlier["metric.psnr"] -= 5
+    return pd.concat([earlier, frame], ignore_index=True)
+
+
+def write_comparison(path: Path) -> Path:
+    """What ``adlbench compare`` writes of two commits, with findings of every kind."""
+    interval = {"low": 0.06, "estimate": 0.08, "high": 0.1}
+    control = {"low": -0.01, "estimate": 0.0, "high": 0.01}
+    verdict = {"change": interval, "control": control, "rounds": 40}
+    speed = [
+        {"group": EVIL, "what": "train", "outcome": "slower", "reason": QUOTES, "verdict": verdict, "memory_mb": None},
+        {"group": "a/b", "what": "memory", "outcome": "heavier", "reason": "", "verdict": None, "memory_mb": [100.0, 100.0, 125.0]},
+        {"group": "a/b", "what": "inference", "outcome": "could not run", "reason": PATH, "verdict": None, "memory_mb": None},
+    ]  # fmt: skip
+    values = {"base": 0.9, "head": 0.8, "change": -0.1, "low": -0.12, "high": float("nan"), "margin": 0.01, "seeds": 5}
+    accuracy = [
+        {"group": QUOTES, "metric": "psnr", "outcome": "worse", "reason": "", "verdict": values},
+        {"group": "a/b", "metric": "", "outcome": "pass", "reason": "equal to the bit", "verdict": None},
+    ]
+    text = {"verdict": "slower or less accurate", "hardware": EVIL, "started": "2026-01-01T00:00:00", "command": QUOTES}
+    commits = {side: {"name": EVIL, "commit": letter * 40} for side, letter in (("base", "a"), ("head", "b"))}
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**text, **commits, "speed": speed, "accuracy": accuracy}), encoding="utf-8")
+    return path
+
+
 def _cell(*, values: dict[str, float], number: int, **axes: Any) -> dict[str, Any]:
     base = {
         "task": "nvs", "protocol": "p@1", "dataset": "scene", "instance": "all", "fidelity": "short", "seed": 0,
         "hardware": "cpu", "precision": "fp32", "fingerprint": "aa", "status": "done", "throughput_unit": "rays",
         "metric_specs": json.dumps(SPECS), "references": "[]", "absent": json.dumps({"lpips": EVIL}),
         "start_time": 1_790_000_000_000 + number, "cell_key": f"key{number}", "run": "0" * 32,
+        "git_commit": "b" * 40, "experiment_id": "7",
     }  # fmt: skip
     cell = {**base, **axes}
     cell["trivial"] = cell["method"] == "nearest"

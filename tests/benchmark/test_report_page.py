@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from chromium import launch, wait_until
-from report_world import EVIL, QUOTES, make_world
+from report_world import EVIL, QUOTES, earlier_runs, make_world, write_comparison
 
+from adlbench.benchmark.errors import AdlbenchError
+from adlbench.benchmark.leaderboard.report.changes import shown_comparison
 from adlbench.benchmark.leaderboard.report.page import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -22,7 +24,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("results")
     frame = make_world(folder)
-    made = write_report(frame, folder, folder / "out")
+    comparison = write_comparison(folder / "gate" / "gate.json")
+    made = write_report(frame, folder, folder / "out", runs=earlier_runs(frame), comparisons=[comparison])
     write_report(frame, folder, folder / "single", embed=True)
     return folder, made
 
@@ -170,6 +173,48 @@ def test_seconds_to_quality_are_read_from_evaluations(page: Watched) -> None:
     assert float(seconds[1]) == pytest.approx(6.2, abs=0.3)
 
 
+def test_comparison_of_two_commits_is_shown(page: Watched) -> None:
+    shown = page.page.locator("section.card", has_text="Before and after")
+    text = shown.inner_text()
+    assert "slower or less accurate" in text
+    assert EVIL in text
+    times = shown.locator("table").first.locator("tbody tr")
+    assert [row.split("\t")[-2:] for row in times.all_inner_texts()] == [
+        ["+8.0 %", "✗ slower"], ["+25.0 %", "✗ heavier"], ["–", "! could not run"]
+    ]  # fmt: skip
+    assert times.nth(0).locator("svg").get_attribute("aria-label") == "+8.0 %, interval +6.0 % to +10.0 %"
+    quality = shown.locator("table").nth(1).locator("tbody tr").first.inner_text()
+    assert quality.endswith("psnr\t0.9000\t0.8000\t−0.1000\t0.0100\t5\t✗ worse")
+
+
+def test_course_over_commits(page: Watched) -> None:
+    page.open(table_of(page, "scene, short, cpu"))
+    shown = page.page.locator("section.card", has_text="Over commits")
+    assert "aaaaaaaa to bbbbbbbb" in shown.locator("svg.chart[aria-label='psnr over commits']").text_content()
+    shown.get_by_role("combobox", name="Quantity").select_option("throughput")
+    assert shown.locator("svg.chart[aria-label='throughput over commits']").count() == 1
+
+
+def test_what_is_no_comparison_is_named(world: tuple[Path, Any], tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"boards": []}')
+    for path in (tmp_path / "other.json", tmp_path / "absent.json"):
+        with pytest.raises(AdlbenchError, match=f"{path.name}: not a comparison .*adlbench compare A B"):
+            shown_comparison(path)
+
+
+def test_runs_link_to_their_experiment_on_a_server(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000/")
+    made = write_report(make_world(tmp_path), tmp_path, tmp_path / "out")
+    page = Watched(browser, made.path)
+    page.open("#/run/key0")
+    link = page.page.get_by_role("link", name="in MLflow")
+    assert link.get_attribute("href") == f"http://127.0.0.1:5000/#/experiments/7/runs/{'0' * 32}"
+    page.quiet()
+    page.context.close()
+
+
 def test_every_link_leads_somewhere(page: Watched) -> None:
     hrefs = page.page.locator("main a").evaluate_all("nodes => nodes.map(node => node.getAttribute('href'))")
     options = page.page.locator("#jump option").evaluate_all("nodes => nodes.map(node => node.value)")
@@ -195,7 +240,7 @@ def test_hostile_names_stay_text(page: Watched, world: tuple[Path, Any]) -> None
         "&gt;", ">"
     )
     written = {path.relative_to(world[0]).parts[0] for path in world[0].rglob("*") if path.is_file()}
-    assert written == {"out", "single", "runs"}
+    assert written == {"out", "single", "runs", "gate"}
     assert not (world[0].parent / "x").exists()
     assert all(re.fullmatch(r"[0-9a-f]{16}\.(png|js)", path.name) for path in (world[0] / "out/report_files").iterdir())
 

@@ -28,7 +28,8 @@ function ticks(low, high, log, wanted = 5) {
 const short = (v) => (Math.abs(v) >= 1e4 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(0).replace("+", "") : String(+v.toPrecision(4)));
 // axes: {x: {label, log}, y: {label, log}, height}; draw(frame) gets px(x), py(y) and the group to draw into.
 function chart(values, axes, label, draw) {
-  const W = 640, H = axes.height || 340, L = 62, R = 18, T = 14, B = 46;
+  const W = innerWidth <= 600 ? 400 : 640, H = axes.height || 340, // letters keep their size on a phone
+    L = 62, R = 18, T = 14, B = 46;
   const range = (points, log, axis) => {
     points = points.filter((v) => isFinite(v) && (!log || v > 0));
     if (!points.length) return [log ? 0.1 : 0, 1];

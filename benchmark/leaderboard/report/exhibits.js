@@ -57,7 +57,7 @@ function showStrip(exhibit) {
   const set = (step) => { frames.forEach((f, row) => clear(f, cut(exhibit.src, row * exhibit.steps + step, exhibit.steps, exhibit.width, exhibit.height))); note.textContent = `step ${step + 1} of ${exhibit.steps}`; };
   set(0);
   return el("div", {}, el("div", { class: "tiles" }, frames), el("label", {}, "Along the path ", el("input", { type: "range", min: 0, max: exhibit.steps - 1, value: 0, oninput: (e) => set(+e.target.value) })), note,
-    el("figure", {}, el("img", { src: safe(exhibit.src), alt: `${exhibit.rows} paths of ${exhibit.steps} pictures between two latent codes`, class: tiny(exhibit.width), style: { width: "100%", "margin-top": ".5rem" } }), el("figcaption", {}, "Each row is a path between two random codes.")));
+    el("figure", {}, el("img", { src: safe(exhibit.src), alt: `${exhibit.rows} paths of ${exhibit.steps} pictures between two latent codes`, class: tiny(exhibit.width), style: { width: "100%", "max-width": "56rem", "margin-top": ".5rem" } }), el("figcaption", {}, "Each row is a path between two random codes.")));
 }
 function itemButtons(exhibit, text, change) {
   return exhibit.items.length > 1 ? pressed(exhibit.items.map((item, i) => [i, text(item, i)]), 0, change, "Items") : null;
@@ -124,7 +124,7 @@ function showEmbedding(exhibit) {
     if (t !== p) g.append(svg("circle", { cx: px(x), cy: py(y), r: 8, fill: "none", stroke: "var(--ink)", "stroke-width": 1.6 }));
     root.append(hint(g, () => [t === p ? exhibit.labels[t] : `${exhibit.labels[t]}, taken for ${exhibit.labels[p]}`, exhibit.src && cut(exhibit.src, i, exhibit.columns, exhibit.width, exhibit.height)]));
   });
-  return el("figure", {}, root, el("ul", { class: "parts" }, exhibit.labels.map((l, i) => el("li", {}, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, marker(MARKERS[i % 8], 7, 7, 5, paint(i))), " ", l))),
+  return el("figure", { class: "plane" }, root, el("ul", { class: "parts" }, exhibit.labels.map((l, i) => el("li", {}, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, marker(MARKERS[i % 8], 7, 7, 5, paint(i))), " ", l))),
     el("figcaption", {}, "What the network's last layer is fed, in the plane. Rings: wrong predictions. Distances between clusters mean little."));
 }
 const MAP_NAMES = { image: "item", occlusion: "occlusion", deconvolution: "deconvolution", attention: "attention" };

@@ -9,7 +9,7 @@ import importlib.resources
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import pandas as pd
 
 from adlbench import __version__
 from adlbench.benchmark.leaderboard.board import PARETO, Board, FullBoard, Row, full_boards, quantity
-from adlbench.benchmark.leaderboard.report import runs
+from adlbench.benchmark.leaderboard.report import runs as run_folders
 from adlbench.benchmark.leaderboard.report.assets import Assets
+from adlbench.benchmark.leaderboard.report.changes import shown_comparison, shown_courses
 from adlbench.benchmark.leaderboard.report.exhibits import shown_exhibits, shown_pictures
 from adlbench.benchmark.leaderboard.report.runs import rounded
 from adlbench.benchmark.leaderboard.summary import summaries, target_quality
@@ -28,7 +29,7 @@ from adlbench.benchmark.records import write_atomic
 
 COSTS = ("throughput", "latency_ms", "memory_mb", "train_seconds", "num_parameters")
 MAX_DETAILED = 2000  # runs with a page of their own; more would not fit into one file
-SCRIPTS = ("base.js", "charts.js", "viewer.js", "exhibits.js", "pages.js")
+SCRIPTS = ("base.js", "charts.js", "viewer.js", "exhibits.js", "changes.js", "pages.js")
 PLAIN = 200_000  # bytes of data up to which it is not compressed, so that a person can read the source
 
 
@@ -41,12 +42,27 @@ class Report:
     picture_bytes: int
 
 
-def write_report(frame: pd.DataFrame, results_dir: Path, out: Path, *, embed: bool = False) -> Report:
-    """``out/report.html``, and its pictures in ``out/report_files`` unless they are embedded."""
+def write_report(
+    frame: pd.DataFrame,
+    results_dir: Path,
+    out: Path,
+    *,
+    embed: bool = False,
+    runs: pd.DataFrame | None = None,
+    comparisons: Sequence[Path] = (),
+) -> Report:
+    """``out/report.html``, and its pictures in ``out/report_files`` unless they are embedded.
+
+    ``frame`` holds one row for each cell. ``runs``: all runs of them, earlier ones too, for their course over commits;
+    ``comparisons``: files that ``adlbench compare`` wrote of two commits.
+    """
     out.mkdir(parents=True, exist_ok=True)
     assets = Assets(out, embed=embed)
     found = full_boards(frame)
     data, details = payload(found, results_dir, assets)
+    places = {method: place for place, method in enumerate(data["methods"])}
+    data["courses"] = shown_courses(runs, [each.board for each in found], places) if runs is not None else []
+    data["comparisons"] = [shown_comparison(each) for each in comparisons]
     html = render(data, details, assets.bundles)
     path = out / "report.html"
     write_atomic(path, html.encode())
@@ -56,7 +72,7 @@ def write_report(frame: pd.DataFrame, results_dir: Path, out: Path, *, embed: bo
 
 def payload(found: list[FullBoard], results_dir: Path, assets: Assets) -> tuple[dict[str, Any], dict[str, Any]]:
     """What every page shows, and the details of single runs."""
-    pool = runs.Pool()
+    pool = run_folders.Pool()
     data: dict[str, Any] = {
         "version": __version__,
         "generated": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
@@ -139,7 +155,7 @@ def _cost(row: Row, name: str) -> Any:
 
 def _add_instances(shown: dict[str, Any], each: FullBoard, places: Mapping[str, int]) -> None:
     if len(each.board.instances) > 1:
-        means = runs.instance_means(each.cells, each.board.primary)
+        means = run_folders.instance_means(each.cells, each.board.primary)
         shown["by_instance"] = {
             places[method]: [rounded(values.get(name)) for name in each.board.instances]
             for method, values in means.items()
@@ -149,7 +165,7 @@ def _add_instances(shown: dict[str, Any], each: FullBoard, places: Mapping[str, 
 def _add_runs(
     data: dict[str, Any],
     details: dict[str, Any],
-    pool: runs.Pool,
+    pool: run_folders.Pool,
     number: int,
     each: FullBoard,
     places: Mapping[str, int],
@@ -163,10 +179,10 @@ def _add_runs(
     primary = board.metrics[board.primary]
     target = target_quality(board)
     for cell in each.cells.to_dict("records"):
-        folder = runs.existing_folder(results_dir, {str(k): v for k, v in cell.items()}) if _sane(cell) else None
+        folder = run_folders.existing_folder(results_dir, {str(k): v for k, v in cell.items()}) if _sane(cell) else None
         if folder is None or len(data["runs"]) >= MAX_DETAILED:
             continue
-        detail = runs.run_details(folder, pool)
+        detail = run_folders.run_details(folder, pool)
         if detail is None:
             continue
         shown = {
@@ -181,18 +197,18 @@ def _add_runs(
         }
         kinds = {exhibit["kind"] for exhibit in shown["exhibits"]}
         shown["exhibits"] += [p for p in shown_pictures(folder, assets) if not _shown_better(p["title"], kinds)]
-        quantiles = runs.item_quantiles(folder, board.primary)
+        quantiles = run_folders.item_quantiles(folder, board.primary)
         if quantiles:
             shown["items"] = quantiles
         if target is not None:
             seconds = sum((detail["accounts"] or {}).get(name, 0.0) for name in ("compile", "data", "train"))
             final = shown["value"] if cell["status"] == "done" else None
-            reached = runs.time_to_quality(
+            reached = run_folders.time_to_quality(
                 detail["curve"], board.primary, primary["direction"], target, final, seconds or None
             )
             if reached is not None:
                 shown["reached"] = [rounded(reached[0], 4), int(reached[1])]
-        detail["mlflow_run"] = cell.get("run")
+        detail["mlflow_run"], detail["experiment"] = cell.get("run"), cell.get("experiment_id")
         data["runs"].append(shown)
         details["runs"].append(detail)
 

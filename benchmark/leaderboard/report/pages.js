@@ -57,7 +57,7 @@ function overview() {
   const scale = el("span", { class: "scale" }, "best ", [0, 0.2, 0.4, 0.6, 0.8, 1].map((t) => el("i", { style: { background: `rgb(${shade(t)})` } })), " last");
   draw(names[0]);
   return el("div", {}, el("h1", {}, "Leaderboards"), el("p", { class: "lead" }, `${cells.toLocaleString("en-US")} cells of ${DATA.methods.length} methods in ${DATA.boards.length} tables${when.length ? `, run ${when[0].slice(0, 10)} to ${when[when.length - 1].slice(0, 10)}` : ""}. A table never mixes protocols, fidelities, hardware or data.`),
-    el("div", { class: "tools" }, select("Fidelity and hardware", names.map((n) => [n, n]), names[0], draw), scale), holder, gallery());
+    el("div", { class: "tools" }, select("Fidelity and hardware", names.map((n) => [n, n]), names[0], draw), scale), holder, DATA.comparisons.map(comparisonCard), gallery());
 }
 function gallery() { // one picture of each table that has any, to be found by looking
   const pick = DATA.boards.map((b, i) => { const best = b.rows.map((r) => r[M]); const run = best.map((m) => DATA.runs.find((r) => r.board === i && r.method === m && r.exhibits.some((e) => e.kind === "views" || e.kind === "strip" || e.kind === "picture"))).find(Boolean); return run && [i, b, run]; }).filter(Boolean).slice(0, 12);
@@ -172,7 +172,8 @@ function picturesCard(board, index) {
   if (!runs.length) return null;
   const order = new Map(board.rows.map((r, i) => [r[M], i]));
   runs.sort((a, b) => order.get(a.method) - order.get(b.method) || a.seed - b.seed);
-  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs[0];
+  const trivial = new Set(board.rows.filter((r) => r[TRIVIAL]).map((r) => r[M])), telling = (r) => !trivial.has(r.method) && r.exhibits.some((e) => e.kind !== "picture");
+  const stage = el("div"), start = runs.find((r) => r.key === remembered.run[index]) || runs.find(telling) || runs[0];
   const draw = (key) => { remembered.run[index] = key; const run = runs.find((r) => r.key === key); clear(stage, exhibitTabs(run, remembered.title[index], (t) => { remembered.title[index] = t; })); };
   draw(start.key);
   return card("Look at it", el("div", { class: "tools" }, select("Run", runs.map((r) => [r.key, `${runName(r)}${r.value !== null ? ` (${number(r.value)})` : ""}`]), start.key, draw), el("a", { href: `#/table/${index}/all` }, "all methods side by side")), stage);
@@ -190,8 +191,8 @@ function boardPage(index) {
   const siblings = DATA.boards.map((x, i) => [x, i]).filter(([x, i]) => i !== index && x.task === b.task && x.dataset === b.dataset);
   return el("div", {}, el("h1", {}, `${b.task.replace(/_/g, " ")} on ${boardTitle(b)}`),
     el("ul", { class: "chips" }, [`fidelity ${b.fidelity}`, `protocol ${b.protocol}`, b.hardware, b.fingerprint && `data ${b.fingerprint}`, b.instances.length > 1 && `${b.instances.length} instances`, `${b.cells} cells`, b.when && `${b.when[0].slice(0, 16).replace("T", " ")} to ${b.when[1].slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).map((t) => el("li", {}, t))),
-    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}`)])),
-    boardTable(b, index), picturesCard(b, index), el("div", { class: "grid" }, paretoCard(b), curvesCard(b, index), timeCard(b, index), itemsCard(b, index)), runList(b, index));
+    b.split && el("p", { class: "split" }, `This table is one of several: ${b.split}. `, siblings.map(([x, i], k) => [k ? ", " : "The others: ", el("a", { href: `#/table/${i}` }, `${x.fidelity}, ${x.hardware}${setting(x) === setting(b) ? `, data ${x.fingerprint}` : ""}`)])),
+    boardTable(b, index), picturesCard(b, index), el("div", { class: "grid" }, paretoCard(b), curvesCard(b, index), timeCard(b, index), itemsCard(b, index), coursesCard(b, index)), runList(b, index));
 }
 function runList(board, index) {
   const runs = DATA.runs.filter((r) => r.board === index);
@@ -207,7 +208,7 @@ function runPage(key) {
   details().then((all) => {
     const d = all.runs[i], pool = all.pool, environment = pool[d.environment] || {}, code = pool[d.code] || {}, card1 = pool[d.method_card] || {}, card2 = pool[d.dataset_card] || {};
     const text = (v) => (typeof v === "object" && v !== null ? JSON.stringify(v) : String(v));
-    const link = DATA.mlflow && d.mlflow_run ? el("a", { href: `${DATA.mlflow}/#/experiments/${encodeURIComponent(d.experiment || "0")}/runs/${encodeURIComponent(d.mlflow_run)}`, rel: "noreferrer" }, "in MLflow") : null;
+    const link = DATA.mlflow && d.mlflow_run && d.experiment ? el("a", { href: `${DATA.mlflow}/#/experiments/${encodeURIComponent(d.experiment)}/runs/${encodeURIComponent(d.mlflow_run)}`, rel: "noreferrer" }, "in MLflow") : null;
     const accounts = Object.entries(d.accounts || {}).filter(([, s]) => s > 0), wall = accounts.reduce((s, [, v]) => s + v, 0) || 1;
     const series = Object.keys(d.curve || {}).filter((n) => n !== "step" && n !== "seconds");
     const curves = series.length && d.curve.step.length > 1 ? el("div", { class: "panels" }, series.slice(0, 12).map((n) => el("figure", {}, lines([{ name: n, x: d.curve.seconds, y: d.curve[n], index: 0 }], { x: { label: "seconds of training" }, y: { label: n }, height: 260 }, n)))) : el("p", { class: "note" }, "No learning curve.");
@@ -248,7 +249,7 @@ async function start() {
   const groups = new Map();
   DATA.boards.forEach((b, i) => { if (!groups.has(b.task)) groups.set(b.task, []); groups.get(b.task).push([i, b]); });
   const jump = document.getElementById("jump");
-  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}`)))));
+  jump.append(el("option", { value: "#/" }, "Overview"), ...[...groups].map(([task, boards]) => el("optgroup", { label: task }, boards.map(([i, b]) => el("option", { value: `#/table/${i}` }, `${boardTitle(b)}, ${b.fidelity}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity).length > 1 ? `, ${b.hardware}` : ""}${boards.filter(([, x]) => x.dataset === b.dataset && x.fidelity === b.fidelity && x.hardware === b.hardware).length > 1 ? `, data ${b.fingerprint}` : ""}`)))));
   jump.addEventListener("change", () => { location.hash = jump.value.slice(1); });
   document.getElementById("foot").textContent = `Written by adlbench ${DATA.version} on ${DATA.generated.replace("T", " ").slice(0, 16)} UTC. This page needs no network.`;
   addEventListener("hashchange", route);

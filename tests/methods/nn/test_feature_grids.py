@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adlbench.methods.nn import feature_grids
 from adlbench.methods.nn.feature_grids import PLANES, DenseGrid, HashGrid, TriPlane, read_planes
 
 LEVELS, FEATURES, TABLE, COARSEST, FINEST = 4, 2, 2**9, 4, 40
@@ -45,6 +46,16 @@ def tiny_cuda_nn(table: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.concatenate(out)
 
 
+@pytest.fixture(params=["numba", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "torch":
+        monkeypatch.setattr(feature_grids, "compiled", lambda like: False)
+    else:
+        pytest.importorskip("numba")
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_hash_grid_equals_tiny_cuda_nn_written_out(dtype: torch.dtype, tolerance: float) -> None:
     grid = hash_grid(dtype)
@@ -69,6 +80,7 @@ def test_hash_grid_sizes_and_start() -> None:
     assert float(grid.table.detach().abs().max()) <= 1e-4
 
 
+@pytest.mark.usefixtures("backend")
 def test_hash_grid_gradients() -> None:
     grid = HashGrid(2, 1, 16, 2, 5).double()
     points = (torch.rand(3, 3, dtype=torch.float64) * 0.9 + 0.05).requires_grad_()
@@ -77,6 +89,7 @@ def test_hash_grid_gradients() -> None:
     )
 
 
+@pytest.mark.usefixtures("backend")
 def test_equal_points_add_their_gradients_up() -> None:
     grid = hash_grid()
     point = torch.full((1, 3), 0.3, dtype=torch.float64)
@@ -85,6 +98,7 @@ def test_equal_points_add_their_gradients_up() -> None:
     torch.testing.assert_close(thrice, 3 * once)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("make", [lambda: HashGrid(2, 2, 64, 4, 8), lambda: DenseGrid(5, 3), lambda: TriPlane(5, 3)])
 def test_no_point_one_point_beyond_the_border_and_bfloat16(make: object) -> None:
     grid = make()  # type: ignore[operator]

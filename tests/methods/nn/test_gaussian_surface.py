@@ -91,3 +91,20 @@ def test_nothing_to_blend() -> None:
     raster = rasterize(**empty, width=5, height=3, surface_tolerance=1.0)
     assert raster.features.shape == (2, 3, 5)
     assert not raster.opacity.any()
+
+
+def test_one_splat_equal_depths_and_half_precision() -> None:
+    one = {name: value[..., :1] for name, value in splats(1).items()}
+    raster = rasterize(**one, width=21, height=13, surface_tolerance=1.0)
+    seen = raster.opacity > 0
+    torch.testing.assert_close(
+        (raster.features / raster.opacity)[:, seen], one["features"].expand(2, int(seen.sum())), atol=1e-12, rtol=0
+    )
+    twice = {name: torch.cat([value, value], -1) for name, value in one.items()}
+    both = rasterize(**twice, width=21, height=13, surface_tolerance=0.0)
+    torch.testing.assert_close(both.opacity, 1 - (1 - raster.opacity).square())
+    half = {name: value.bfloat16() for name, value in splats(5).items()}
+    exact = rasterize(**{name: value.float() for name, value in half.items()}, width=9, height=5, surface_tolerance=1.0)
+    torch.testing.assert_close(
+        rasterize(**half, width=9, height=5, surface_tolerance=1.0).features.float(), exact.features, atol=1e-2, rtol=0
+    )

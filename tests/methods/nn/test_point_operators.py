@@ -45,6 +45,15 @@ def sample_slowly(cloud: Tensor, count: int, start: int = 0) -> list[int]:
     return chosen
 
 
+@pytest.fixture(params=["numba", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        monkeypatch.setattr(point_operators, "compiled", lambda like: False)
+    else:
+        pytest.importorskip("numba")
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dimensions", [2, 3, 5])
 def test_farthest_points_are_those_of_the_definition(dimensions: int) -> None:
     points = clouds(points=90, dimensions=dimensions).double()
@@ -53,6 +62,7 @@ def test_farthest_points_are_those_of_the_definition(dimensions: int) -> None:
     assert farthest_point_sampling(points, 10, start=7).tolist() == [sample_slowly(cloud, 10, 7) for cloud in points]
 
 
+@pytest.mark.usefixtures("backend")
 def test_sampling_begins_at_point_0_and_is_nested() -> None:
     """Same weights, same output: a random start, as some ports have, changes predictions in the fourth digit."""
     points = clouds()
@@ -61,6 +71,7 @@ def test_sampling_begins_at_point_0_and_is_nested() -> None:
     assert torch.equal(many[:, :16], few)
 
 
+@pytest.mark.usefixtures("backend")
 def test_sampling_many_clouds_is_sampling_each(monkeypatch: pytest.MonkeyPatch) -> None:
     points = clouds(5, 100)
     alone = torch.cat([farthest_point_sampling(cloud[None], 20) for cloud in points])
@@ -69,6 +80,15 @@ def test_sampling_many_clouds_is_sampling_each(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(farthest_point_sampling(points, 20), alone)
 
 
+@pytest.mark.usefixtures("backend")
+def test_sampling_over_several_blocks_in_both_precisions() -> None:
+    points = clouds(1, 700)
+    expected = sample_slowly(points[0], 40)
+    assert farthest_point_sampling(points, 40).tolist() == [expected]
+    assert farthest_point_sampling(points.double(), 40).tolist() == [expected]
+
+
+@pytest.mark.usefixtures("backend")
 def test_duplicates_are_chosen_last_and_then_point_0_repeats() -> None:
     points = torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 2, 0]])[None]
     assert farthest_point_sampling(points, 5).tolist() == [[0, 4, 2, 0, 0]]
@@ -146,6 +166,7 @@ def test_an_empty_ball_says_so() -> None:
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
 def test_clouds_of_unequal_sizes() -> None:
     """Padding is never found, whatever stands in it."""
     points, lengths = clouds(3), torch.tensor([700, 20, 1])

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, DataError
 from adlbench.methods.nn import sparse_coordinates
+from adlbench.methods.nn import sparse_tensor as sparse_tensor_module
 from adlbench.methods.nn.sparse_conv import (
     ResidualBlock,
     SparseBatchNorm,
@@ -152,6 +153,63 @@ def test_more_voxels_than_can_be_numbered_are_refused() -> None:
     many = torch.zeros(1, 4, dtype=torch.int64).expand(2**31, 4)
     with pytest.raises(DataError, match="fewer than 2\\^31"):
         sparse_tensor(torch.ones(1, 1), many, 1)
+
+
+def test_items_of_unequal_sizes_negative_coordinates_and_an_item_without_voxels() -> None:
+    """Each item of a batch, alone, gives the same."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(-6, 6, (40, 3), generator=generator).unique(dim=0)
+    sizes = (len(places), 0, 1)
+    rows = torch.cat([torch.cat([torch.full((n, 1), i), places[:n]], 1) for i, n in enumerate(sizes)])
+    features = torch.randn(len(rows), 3, generator=generator)
+    net = nn.Sequential(SparseConv(3, 4, 3), SparseConv(4, 4, 2, 2), SparseConv(4, 2, 3))
+    whole = net(sparse_tensor(features, rows, 3))
+    for item in (0, 2):
+        mine = rows[:, 0] == item
+        alone = net(sparse_tensor(features[mine], rows[mine] * torch.tensor([0, 1, 1, 1]), 1))
+        of_item = whole.coordinates[:, 0] == item
+        assert torch.equal(alone.coordinates[:, 1:], whole.coordinates[of_item, 1:])
+        torch.testing.assert_close(alone.features, whole.features[of_item], atol=1e-6, rtol=1e-5)
+    with pytest.raises(DataError, match="without voxels"):
+        sparse_tensor(features[:0], rows[:0], 1)
+
+
+@pytest.mark.parametrize(("kernel_size", "out_stride"), [(3, 1), (3, 2), (2, 2), (5, 1)])
+def test_compiled_maps_are_those_of_torch_to_the_bit(
+    kernel_size: int, out_stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    places = torch.randint(-9, 9, (2, 300, 3), generator=torch.Generator().manual_seed(0)).float()
+    maps, levels = [], []
+    for compiled in (True, False):
+        for module in (sparse_coordinates, sparse_tensor_module):
+            monkeypatch.setattr(module, "compiled", lambda like, compiled=compiled: compiled)
+        voxels = quantise(places, 1.0)
+        manager = TorchCoordinates(voxels.coordinates, 2)
+        maps.append(manager.kernel_map(1, out_stride, kernel_size))
+        levels.append((voxels.point_to_voxel, voxels.counts, manager.coordinates(out_stride)))
+    assert all(torch.equal(a, b) for a, b in zip(*levels, strict=True))
+    ours, theirs = maps
+    for one, other in ((ours, theirs), (ours.adjoint, theirs.adjoint)):
+        assert torch.equal(one.table, other.table)
+        assert one.num_pairs == other.num_pairs
+        for name in ("sources", "targets", "order", "bounds"):
+            assert torch.equal(getattr(one.pairs, name), getattr(other.pairs, name)), name
+        assert (one.pairs.taps, one.pairs.sizes, one.pairs.centre) == (
+            other.pairs.taps, other.pairs.sizes, other.pairs.centre,
+        )  # fmt: skip
+
+
+def test_compiled_maximum_is_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    x = make_tensor(dtype=torch.float32)
+    features = x.features.detach().round().requires_grad_()  # many are equal
+    found = []
+    for compiled in (True, False):
+        monkeypatch.setattr(sparse_coordinates, "compiled", lambda like, compiled=compiled: compiled)
+        out = SparsePool("max", 3, 2)(x.replace(features)).features
+        found.append((out, *torch.autograd.grad(out.square().sum(), features)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_pooling_of_a_coarse_voxel_without_input_is_zero() -> None:

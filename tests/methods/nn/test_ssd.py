@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.methods.nn import ssd
 from adlbench.methods.nn.ssd import bidirectional_scan, ssd_scan
 
 BATCH, HEADS, WIDTH, GROUPS, FEATURES = 2, 4, 3, 2, 5
@@ -40,9 +41,11 @@ def recurrence(
     return (torch.stack(out, 1) if out else x), h
 
 
+@pytest.mark.parametrize("segment", [16, 1024])
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 37])
-def test_equals_the_recurrence(length: int) -> None:
-    """Lengths below, at and beyond a chunk of 8."""
+def test_equals_the_recurrence(length: int, segment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths below, at and beyond a chunk of 8, and beyond the two chunks that are computed at a time."""
+    monkeypatch.setattr(ssd, "_SEGMENT", segment)
     values = inputs(length)
     for got, wanted in zip(ssd_scan(**values, chunk=8), recurrence(**values)):
         torch.testing.assert_close(got, wanted)
@@ -67,7 +70,8 @@ def test_goes_on_from_a_state() -> None:
     torch.testing.assert_close(final, last)
 
 
-def test_gradients() -> None:
+def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssd, "_SEGMENT", 4)  # the last step in a segment of its own
     values = {name: v[:1] if v.ndim > 1 else v for name, v in inputs(5).items()}
     names = list(values)
     free = tuple(v.requires_grad_() for v in values.values())

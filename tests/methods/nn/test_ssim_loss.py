@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,3 +45,13 @@ def test_an_image_equals_itself_and_may_be_smaller_than_the_window() -> None:
     image, reference = images(4, 5)
     torch.testing.assert_close(ssim(image, image), torch.ones((), dtype=torch.float64))
     torch.testing.assert_close(ssim(image, reference), reference_ssim(image, reference))
+
+
+def test_gradcheck_one_pixel_no_pixel_and_half_precision() -> None:
+    image, reference = images(3, 4)
+    assert torch.autograd.gradcheck(lambda x: ssim(x, reference), image)
+    assert float(ssim(torch.ones(3, 1, 1), torch.ones(3, 1, 1))) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        ssim(torch.ones(3, 0, 4), torch.ones(3, 0, 4))
+    half = image.detach().bfloat16()
+    assert torch.equal(ssim(half, reference.bfloat16()), ssim(half.float(), reference.bfloat16().float()))

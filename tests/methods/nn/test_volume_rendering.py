@@ -174,3 +174,22 @@ def test_a_ray_is_terminated_where_too_little_light_is_left() -> None:
     assert torch.equal(stopped.weights[0, :3], full.weights[0, :3])  # transmittance 1, e^-1, e^-3
     assert float(stopped.weights[0, 3]) == 0  # e^-6
     assert float(stopped.opacity) == pytest.approx(1 - math.exp(-6))
+
+
+def test_no_ray_one_sample_and_samples_at_one_place() -> None:
+    for shape in ((0, 5), (3, 0), (0, 0)):
+        out = composite(torch.rand(shape), torch.rand(shape))
+        assert out.weights.shape == shape
+        assert out.opacity.tolist() == [0.0] * shape[0]
+    out = composite(torch.tensor([[2.0]]), torch.tensor([[0.5]]))
+    assert float(out.opacity) == pytest.approx(1 - math.exp(-1))
+    density, lengths = torch.full((1, 3), 4.0), torch.tensor([[0.25, 0.0, 0.25]])  # two samples at the same depth
+    assert composite(density, lengths).weights[0].tolist() == pytest.approx(
+        [1 - math.exp(-1), 0.0, math.exp(-1) - math.exp(-2)]
+    )
+
+
+def test_gradients_of_compositing() -> None:
+    density = (torch.rand(2, 4, dtype=torch.float64) + 0.1).requires_grad_()
+    lengths = torch.rand(2, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, n: composite(d, n)[:2], (density, lengths))
