@@ -379,6 +379,13 @@ class Context(ABC):
     def count(self, samples: int) -> None:
         """Say how many samples of the task's throughput unit a step used, when they did not come through ``loader``."""
 
+    def share(self, items: Tensor) -> Tensor:
+        """The part of ``items`` [N, ...] that this process works on; all of them, unless the cell has several devices.
+
+        For what a step draws by itself; ``loader`` gives shares already. All devices draw the same numbers.
+        """
+        return items
+
     @abstractmethod
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision as the configuration asks for it; does nothing at fp32."""
@@ -397,6 +404,10 @@ class Method(ABC):
     serves: ClassVar[frozenset[TaskKind]]
     consumes: ClassVar[frozenset[Modality]]
     synchronises: ClassVar[str] = ""  # why a step must read values back from the device, where it must
+    shares_batches: ClassVar[bool] = (
+        False  # several devices may each do ``step`` on a share of its batch: the loss is a
+    )
+    # mean over items, and nothing but gradients changes parameters
 
     def skip(self, schema: DataSchema) -> str | None:
         """Why this method cannot serve such data, or None. Called before anything runs."""

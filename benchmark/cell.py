@@ -36,6 +36,7 @@ from adlbench.benchmark.config import build_dataset, build_evaluator, build_meth
 from adlbench.benchmark.context import CellContext, derive_seed
 from adlbench.benchmark.exhibits import write_exhibits
 from adlbench.benchmark.monitor import Monitor
+from adlbench.benchmark.parallel import Ranks
 from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.prepare.manifest import Manifest
 from adlbench.benchmark.records import (
@@ -97,7 +98,9 @@ def run_cell(
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             unfinished.unlink()
         write_json_text(folder / "cell.json", spec.to_json())
-        _run(spec, folder, record, clock, log, progress)
+        ranks = Ranks()
+        with ranks.started(lambda rank: follow(spec, folder, rank), spec.devices, folder, spec.device):
+            _run(spec, folder, record, clock, log, progress, ranks)
         record.status = "done"
     except Diverged as error:
         record.status, record.reason = "diverged", str(error)
@@ -132,7 +135,15 @@ def run_cell(
     return record
 
 
-def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: TrainingLog, progress: Progress) -> None:
+def _run(
+    spec: CellSpec,
+    folder: Path,
+    record: Record,
+    clock: Clock,
+    log: TrainingLog,
+    progress: Progress,
+    ranks: Ranks,
+) -> None:
     with clock.account("setup"):
         environment.reset_peak_memory(torch.device(spec.device))
         record.environment, record.code = (
@@ -142,20 +153,15 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
                 "sources": spec.code,
             },
         )
-        record.hardware = environment.hardware_class(torch.device(spec.device))
+        record.hardware = environment.hardware_class(torch.device(spec.device), spec.devices)
         progress({"phase": "setup"})
         with inputs.watching() as read:
             evaluator, data = build_evaluator(spec.task), load_data(spec)
         inputs.note(folder, read, spec.data_code)
         record.data_fingerprint = data.fingerprint
-        context = make_context(spec, folder, clock)
-        method = build_method(spec.method, spec.parameters)
-        configure_torch(spec, context)
-        method.setup(TrainingData(data.schema, data.train, data.fingerprint), context)
-        log.origin = f"code {sources.digest(spec.code)}, data {data.fingerprint[:12]}"
-        checkpoint = usable_checkpoint(folder, log.origin)
+        context = make_context(spec, folder, clock, ranks)
+        method, checkpoint = set_up(spec, data, context, clock, log, folder, ranks)
         if checkpoint is not None:
-            restore(checkpoint, method, context, log, clock)
             log.num_resumes += 1
         synchronize(context.device)
     energy = environment.EnergyMeter(context.device)
@@ -167,7 +173,7 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
             return evaluate(evaluator, method.predictor(), data, quiet, spec).values.get(spec.task.primary)
 
     monitor = Monitor(spec.fidelity.evaluations, score, clock, context.device)
-    train(spec, method, context, clock, log, folder, progress, monitor)
+    train(spec, method, context, clock, log, folder, progress, monitor, ranks)
     record.energy_joules = energy.joules()
     record.steps, record.samples = context.step, context.samples
     record.num_parameters = method.num_parameters()  # their number may have changed
@@ -197,7 +203,37 @@ def _run(spec: CellSpec, folder: Path, record: Record, clock: Clock, log: Traini
         write_images(folder / "images", {**context.images, **evaluation.images})
 
 
+def follow(spec: CellSpec, folder: Path, ranks: Ranks) -> None:
+    """What the further ranks of a cell on several devices do: the same steps, each on its share of the batches."""
+    clock = Clock()
+    context = make_context(spec, folder, clock, ranks)
+    method, _ = set_up(spec, load_data(spec), context, clock, TrainingLog(), folder, ranks)
+    for steps, context.progress in ranks.orders():
+        ranks.agree(_run_steps(method, context, steps))
+
+
 # ---------------------------------------------------------------------------------------------------------------- parts
+def set_up(
+    spec: CellSpec,
+    data: EvaluationData,
+    context: CellContext,
+    clock: Clock,
+    log: TrainingLog,
+    folder: Path,
+    ranks: Ranks,
+) -> tuple[Method, dict[str, Any] | None]:
+    """The method, ready to go on, and the checkpoint that it goes on from."""
+    method = build_method(spec.method, spec.parameters)
+    configure_torch(spec, context)
+    method.setup(TrainingData(data.schema, data.train, data.fingerprint), context)
+    log.origin = f"code {sources.digest(spec.code)}, data {data.fingerprint[:12]}"
+    checkpoint = usable_checkpoint(folder, log.origin)
+    if checkpoint is not None:
+        restore(checkpoint, method, context, log, clock)
+    ranks.attach(method, context.device)
+    return method, checkpoint
+
+
 def empty_record(spec: CellSpec) -> Record:
     import json
 
@@ -252,16 +288,18 @@ def check_split(items: Split, name: str) -> None:
                 raise DataError(f"{name}: {bad} items hold NaN or infinity in {field_name!r}; remove or repair them")
 
 
-def make_context(spec: CellSpec, folder: Path, clock: Clock) -> CellContext:
-    work = folder / "work"
+def make_context(spec: CellSpec, folder: Path, clock: Clock, ranks: Ranks | None = None) -> CellContext:
+    ranks = ranks or Ranks()
+    work = folder / "work" / (f"rank{ranks.rank}" if ranks.rank else "")
     work.mkdir(parents=True, exist_ok=True)
     return CellContext(
-        device=torch.device(spec.device),
+        device=ranks.device(spec.device),
         precision=spec.precision,
         budget=spec.budget,
         work_folder=work,
         seed_parts=(spec.suite_seed, spec.dataset.name, spec.instance, spec.seed),
         clock=clock,
+        ranks=ranks,
     )
 
 
@@ -294,13 +332,14 @@ def train(
     folder: Path,
     progress: Progress,
     monitor: Monitor,
+    ranks: Ranks | None = None,
 ) -> None:
     """Steps until the budget ends, in chunks of about half a second.
 
     The device is synchronised and the values are read at chunk ends only. The first step is a chunk of its own and
     counts as compilation: whatever is lazily built or tuned is built there.
     """
-    stop = StopFlag()
+    stop, ranks = StopFlag(), ranks or Ranks()
     chunk, last_checkpoint = 1, time.perf_counter()
     monitor.done = int(context.progress * monitor.count)
     while not _spent(context, log.train_seconds):
@@ -308,9 +347,11 @@ def train(
         steps = _limited(1 if first else chunk, context)
         samples, waited = context.samples, clock.read()["data"]
         cpu, begin = time.process_time(), time.perf_counter()
+        ranks.order(steps, context.progress)
         with clock.account("compile" if first else "train"):
             if first:
-                values, log.step_flops = _first_step(method, context)
+                values, flops = _first_step(method, context)
+                log.step_flops = flops * ranks.size
             else:
                 values = _run_steps(method, context, steps)
             synchronize(context.device)
@@ -322,7 +363,7 @@ def train(
             chunk = max(1, min(2 * steps + 1, round(steps * CHUNK_SECONDS / max(seconds, 1e-6))))
         context.progress = _progress(context, log.train_seconds)
         with clock.account("log"):
-            point = {name: float(value) for name, value in values.items()}
+            point = ranks.agree(values)
             log.curve.append({"step": context.step, "seconds": round(log.train_seconds, 4), **point})
             progress(
                 {
@@ -347,6 +388,7 @@ def train(
             last_checkpoint = time.perf_counter()
         if stopping:
             raise Interrupted
+    ranks.order(0, 1.0)
     context.progress = 1.0
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adlbench.benchmark.api import Budget, Context, DataError, Split
 from adlbench.benchmark.clock import Clock
+from adlbench.benchmark.parallel import Ranks
 
 Transform = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
 
@@ -34,8 +35,9 @@ class CellContext(Context):
         work_folder: Path,
         seed_parts: tuple[object, ...],
         clock: Clock,
-        autocast: bool = True,
+        ranks: Ranks | None = None,
     ):
+        self._ranks = ranks or Ranks()
         self.device, self.precision, self.budget, self.work_folder = device, precision, budget, work_folder
         self.step, self.samples, self.progress = 0, 0, 0.0
         self.images: dict[str, np.ndarray] = {}
@@ -65,7 +67,12 @@ class CellContext(Context):
         return loader
 
     def count(self, samples: int) -> None:
-        self.samples += samples
+        self.samples += samples * self._ranks.size  # the others' shares are as large
+
+    def share(self, items: Tensor) -> Tensor:
+        if len(items) % self._ranks.size:
+            raise DataError(f"a batch of {len(items)} cannot be shared by devices={self._ranks.size}; change its size")
+        return items.chunk(self._ranks.size)[self._ranks.rank] if len(items) else items
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
@@ -111,6 +118,10 @@ class BatchLoader(Iterator[dict[str, Tensor]]):
         self.position = 0  # batches given so far
         self._context, self._split, self._shuffle, self._transform = context, split, shuffle, transform
         self._batch_size = min(batch_size, len(split))  # a batch larger than the set is the set
+        if self._batch_size % context._ranks.size:
+            raise DataError(
+                f"a batch of {self._batch_size} cannot be shared by devices={context._ranks.size}; change batch_size"
+            )
         self._per_epoch = len(split) // self._batch_size
         self._seed = context.seed(seed_name)
         self._epoch, self._order = -1, np.arange(len(split))
@@ -121,9 +132,14 @@ class BatchLoader(Iterator[dict[str, Tensor]]):
             if self._shuffle and epoch != self._epoch:
                 self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._split))
                 self._epoch = epoch
-            batch = self._split.batch(self._order[index * self._batch_size : (index + 1) * self._batch_size])
-            if self._transform is not None:
-                batch = self._transform(batch, torch.Generator().manual_seed(derive_seed(self._seed, self.position)))
+            items = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+            share = self._context.share
+            if self._transform is None:
+                batch = self._split.batch(share(torch.from_numpy(items)).numpy())
+            else:  # what is drawn for an item depends on its place in the whole batch
+                generator = torch.Generator().manual_seed(derive_seed(self._seed, self.position))
+                batch = self._transform(self._split.batch(items), generator)
+                batch = {name: share(value) for name, value in batch.items()}
             self.position += 1
-            self._context.count(self._batch_size)
+            self._context.count(self._batch_size // self._context._ranks.size)
             return {name: value.to(self._context.device, non_blocking=True) for name, value in batch.items()}

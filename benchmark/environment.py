@@ -38,11 +38,12 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def hardware_class(device: torch.device) -> str:
+def hardware_class(device: torch.device, devices: int = 1) -> str:
     """Speeds are compared only inside one class: the accelerator's name, or the processor's with the threads in use."""
+    times = f"{devices} x " if devices > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cpu_model()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+        return times + torch.cuda.get_device_name(device)
+    return f"{times}{cpu_model()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 @cache

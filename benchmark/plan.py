@@ -58,6 +58,7 @@ class CellSpec:
     # Not part of the identity, but a record counts only while they are the same (sources.py):
     code: Mapping[str, str] = field(default_factory=dict)  # module -> hash, of the method
     data_code: str = ""  # digest of the dataset's
+    devices: int = 1  # that compute the cell together
 
     @cached_property
     def key(self) -> str:
@@ -69,6 +70,8 @@ class CellSpec:
             "run": [self.seed, self.suite_seed, self.fidelity.name, self.fidelity.max_items],
             "device": [self.device.partition(":")[0], self.precision, self.deterministic],
         }
+        if self.devices > 1:
+            identity["devices"] = [self.devices]
         text = json.dumps(identity, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -127,8 +130,8 @@ class Plan:
     executor: ExecutorSpec = field(default_factory=lambda: ExecutorSpec("local"))
 
 
-def resolve_device(device: str) -> str:
-    """``auto`` is the accelerator where there is one. Raises ConfigError for a device that is not there."""
+def resolve_device(device: str, count: int = 1) -> str:
+    """``auto`` is the accelerator where there is one. Raises ConfigError for devices that are not there."""
     import torch
 
     if device == "auto":
@@ -138,6 +141,9 @@ def resolve_device(device: str) -> str:
         raise ConfigError([f"device={device}: not a device{nearest(kind, ('cpu', 'cuda', 'auto'))}"])
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError([f"device={device}: torch sees no CUDA device here; use device=cpu or see `adlbench doctor`"])
+    if count < 1 or (kind == "cuda" and count > torch.cuda.device_count()):
+        there = f"; torch sees {torch.cuda.device_count()} here" if kind == "cuda" else ""
+        raise ConfigError([f"devices={count}: a cell needs at least one device, and no more than there are{there}"])
     return device
 
 
@@ -156,7 +162,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
         datasets = [loader.get("dataset", name) for name in request.dataset or entry.datasets or task.datasets]
         methods = [loader.get("method", name) for name in request.method or entry.methods or task.methods]
         nodes.append((entry, task, datasets, methods))
-    device = resolve_device(request.device)
+    device = resolve_device(request.device, request.devices)
     if loader.problems or fidelity is None:
         raise ConfigError(list(dict.fromkeys(loader.problems)))
     if request.timeout is not None:
@@ -180,7 +186,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                     resolved = resolve_method(method, changes, fidelity=fidelity.name, device=device, **axes)
                     budget = cut(resolved.budget, entry.steps or (suite.steps if suite else None))
                     if isinstance(schema, DataSchema):
-                        reason = _misfit(task, schema, method, resolved.parameters)
+                        reason = _misfit(task, schema, method, resolved.parameters, request.devices)
                     if reason is not None:
                         skipped.append(Skip(task.name, dataset.name, instance, method.name, reason))
                         continue
@@ -203,6 +209,7 @@ def plan(request: Request, catalog: Catalog | None = None) -> Plan:
                                 suite_seed=request.suite_seed,
                                 code=code,
                                 data_code=data_code,
+                                devices=request.devices,
                             )
                         )
     for cell in cells:
@@ -295,7 +302,9 @@ class _DataCache:
             yield name, self._schemas[key]
 
 
-def _misfit(task: TaskSpec, schema: DataSchema, method: MethodSpec, parameters: Mapping[str, Any]) -> str | None:
+def _misfit(
+    task: TaskSpec, schema: DataSchema, method: MethodSpec, parameters: Mapping[str, Any], devices: int
+) -> str | None:
     evaluator, instance = build_evaluator(task), build_method(method, parameters)
     absent = evaluator.requires - set(schema.fields)
     if task.kind not in instance.serves:
@@ -306,4 +315,6 @@ def _misfit(task: TaskSpec, schema: DataSchema, method: MethodSpec, parameters: 
         return f"{method.name} does not take {schema.modality.value}"
     if absent:
         return f"the data has no {', '.join(sorted(absent))}"
+    if devices > 1 and not instance.shares_batches:
+        return f"devices={devices}: {method.name} does not share its batches among devices (Method.shares_batches)"
     return instance.skip(schema)

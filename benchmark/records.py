@@ -150,6 +150,11 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
+def record_of(values: Mapping[str, Any]) -> Record:
+    """The record whose ``asdict`` these are, after a way through a pipe."""
+    return _adapter().validate_python(values)
+
+
 @cache
 def _adapter() -> TypeAdapter[Record]:
     return TypeAdapter(Record)
@@ -177,17 +182,56 @@ class Summary:
     code: str  # digest of the method's sources; empty where they were not recorded
 
     @staticmethod
-    def of(record: Record) -> Summary:
+    def read(path: str) -> Summary | None:
+        """Of the record in that file; None where there is none, or one that cannot be read."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                head = _head_adapter().validate_json(file.read())
+        except (OSError, ValidationError):
+            return None
         return Summary(
-            record.name,
-            record.cell_key,
-            record.status,
-            record.reason,
-            record.started,
-            record.wall_seconds,
-            record.data_fingerprint,
-            digest(record.code.get("sources") or {}),
+            head.name,
+            head.cell_key,
+            head.status,
+            head.reason,
+            head.started,
+            head.wall_seconds,
+            head.data_fingerprint,
+            digest(head.code.get("sources") or {}),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The part of a record that its summary is made of; the rest is passed over, not built."""
+
+    name: str
+    cell_key: str
+    status: str
+    started: str
+    reason: str = ""
+    wall_seconds: float = 0.0
+    data_fingerprint: str = ""
+    code: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def _head_adapter() -> TypeAdapter[_Head]:
+    return TypeAdapter(_Head)
+
+
+def _cell_folders(folder: str) -> Iterator[str]:
+    """The folders below that hold a record; nothing is looked for inside them."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = [entry.path for entry in entries if entry.name == "record.json" or entry.is_dir()]
+    except OSError:
+        return
+    if any(path.endswith("/record.json") for path in inside):
+        yield folder
+    else:
+        for path in inside:
+            yield from _cell_folders(path)
 
 
 class Index:
@@ -208,12 +252,12 @@ class Index:
                         entry = json.loads(line)
                         self._lines[entry[0]] = entry
         except FileNotFoundError:
-            for path in self._runs.glob("**/record.json"):
-                self.get(path.parent)
+            for folder in _cell_folders(str(self._runs)):
+                self.get(folder)
         except ValueError:
             self._lines.clear()
 
-    def get(self, folder: Path) -> Summary | None:
+    def get(self, folder: Path | str) -> Summary | None:
         """None where there is no record, or one that cannot be read: then the cell has to be run."""
         path = f"{folder}/record.json"
         try:
@@ -224,9 +268,8 @@ class Index:
         line = self._lines.get(key)
         if line is not None and line[1] == found.st_mtime_ns and line[2] == found.st_size:
             return Summary(*line[3:])
-        try:
-            summary = Summary.of(read_record(folder))
-        except AdlbenchError:
+        summary = Summary.read(path)
+        if summary is None:
             return None
         values = [getattr(summary, name) for name in Summary.__slots__]
         self._lines[key] = [key, found.st_mtime_ns, found.st_size, *values]

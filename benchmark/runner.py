@@ -152,6 +152,7 @@ class _Siblings:
             node["fidelity"] = {"max_items": node["fidelity"]["max_items"]}
             for key in ("code", "data_code", "applied_presets"):
                 node.pop(key, None)
+            node.setdefault("devices", 1)
         changes = [f"{key} {old!r} -> {new!r}" for key, old, new in _unequal(before, now)]
         return f"configuration: {', '.join(changes)}" if changes else ""
 

@@ -167,14 +167,16 @@ class SuiteSpec:
 class ExecutorSpec:
     name: str
     description: str = ""
-    kind: Literal["local", "slurm"] = "local"
+    kind: Literal["local", "slurm", "ray"] = "local"
     slots: int | None = None  # cells at a time; None: as many as the accelerators hold, else by the number of cores
-    threads: int | None = None  # of each cell; None: the cores are shared out
+    threads: int | None = None  # of each cell; None: one on a CPU, else the cores are shared out
     gpus: float = 1.0  # accelerators of each cell, on device=cuda; 0.5 lets two cells share one
     memory_gb: float | None = None  # of each cell with all its processes; None: until the machine has none left
     max_processes: int = 256  # of each cell
     cores: int = 1  # of each cell, on a cluster
-    submit: dict[str, Any] = field(default_factory=dict)  # what the cluster is to know: submitit's parameters
+    submit: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the cluster is to know: submitit's parameters, options of Ray's tasks
     lost_seconds: float = 120.0  # on a cluster: after this time without a sign of life a cell is submitted again
     isolation: Literal["forkserver", "spawn", "fork", "inline"] = "forkserver"
     grace_seconds: float = 5.0  # between TERM and KILL
@@ -203,6 +205,7 @@ class Request:
     seed: tuple[int, ...] = ()
     fidelity: str | None = None
     device: str = "auto"
+    devices: int = 1  # that compute each cell together
     precision: Literal["fp32", "bf16"] | None = None
     deterministic: bool = True
     suite_seed: int = 0

@@ -16,6 +16,7 @@ from adlbench.benchmark.specs import ExecutorSpec
 
 EXECUTORS = {
     "local": "adlbench.benchmark.execution.local.LocalExecutor",
+    "ray": "adlbench.benchmark.execution.ray_cluster.RayExecutor",
     "slurm": "adlbench.benchmark.execution.slurm.SlurmExecutor",
 }
 
@@ -67,9 +68,13 @@ class Executor(ABC):
         if any(cell.device.startswith("cuda") for cell in cells):
             import torch
 
-            return max(1, int(torch.cuda.device_count() / self.spec.gpus + 1e-9))
-        cores = usable_cores()
-        return cores if cores <= 4 else cores // 2
+            return max(1, int(torch.cuda.device_count() / self.gpus(cells) + 1e-9))
+        cores = usable_cores() // max((cell.devices for cell in cells), default=1)
+        return max(1, cores if cores <= 4 else cores // 2)
+
+    def gpus(self, cells: Sequence[CellSpec]) -> float:
+        """Accelerators of each cell."""
+        return max(self.spec.gpus, *(cell.devices for cell in cells)) if cells else self.spec.gpus
 
 
 def usable_cores() -> int:

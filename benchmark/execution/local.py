@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adlbench.benchmark.cell import run_cell
+from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.execution import watch
 from adlbench.benchmark.execution.base import Event, Executor, Stop, usable_cores
 from adlbench.benchmark.execution.process import CellProcess, check_inside, process_context, refused
@@ -23,15 +24,17 @@ class LocalExecutor(Executor):
     ) -> None:
         stop = stop or Stop()
         if self.spec.isolation == "inline":
+            if any(cell.devices > 1 for cell in cells):
+                raise AdlbenchError("executor.isolation=inline has one process, devices=N needs N; use forkserver")
             return self._run_inline(cells, results_dir, on_event, stop)
         context = process_context(self.spec, cells)
-        slots = self.slots(cells)
-        threads = self.spec.threads or max(1, usable_cores() // slots)
+        slots, gpus = self.slots(cells), self.gpus(cells)
+        threads = self.threads(cells, slots)
         waiting, running, free = list(cells)[::-1], list[CellProcess](), list(range(slots))[::-1]
         try:
             while (waiting and not stop.level) or running:
                 while waiting and free and not stop.level:
-                    cell = _placed(waiting.pop(), free[-1], self.spec.gpus)
+                    cell = _placed(waiting.pop(), free[-1], gpus)
                     try:
                         process = CellProcess(context, cell, results_dir, self.spec, threads, free[-1])
                     except OSError as error:
@@ -48,6 +51,13 @@ class LocalExecutor(Executor):
             raise
         finally:
             watch.end_strays()
+
+    def threads(self, cells: Sequence[CellSpec], slots: int) -> int:
+        """Of each cell. On a CPU one, whatever the slots: the number is part of the hardware class, and more cells at a
+        time use cores better than more threads of one do (docs/running-a-matrix.md). Beside a GPU, the share of the cores.
+        """
+        on_cpu = any(cell.device == "cpu" for cell in cells)
+        return self.spec.threads or (1 if on_cpu else max(1, usable_cores() // slots))
 
     def _look_after(
         self, running: list[CellProcess], free: list[int], stop: Stop, on_event: Callable[[Event], None]

@@ -15,17 +15,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 from adlbench.benchmark.api import TaskKind
 from adlbench.benchmark.cell import Interrupted, empty_record, run_cell
 from adlbench.benchmark.config import allow, allowed
 from adlbench.benchmark.execution import watch
 from adlbench.benchmark.plan import CellSpec
-from adlbench.benchmark.records import Record, read_record, write_record
+from adlbench.benchmark.records import Record, read_record, record_of, write_record
 from adlbench.benchmark.specs import ExecutorSpec
 
 Context = ForkServerContext | SpawnContext | ForkContext
@@ -168,7 +171,7 @@ class CellProcess:
             if self._verdict is None or record.status != "interrupted" or self._verdict[0] == "interrupted":
                 return record
         elif self._last_words is not None:
-            record = Record(**self._last_words)
+            record = record_of(self._last_words)
         if self._verdict is not None:
             record.status, record.reason = self._verdict
         elif self._last_words is not None:
@@ -222,8 +225,12 @@ def _child(
 ) -> None:
     start = time.perf_counter()
     os.setsid()  # a group of its own, so that the timeout reaches whatever the cell starts
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)  # not what the job does when its cluster sends them
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # a cluster sends them to all of its job's processes: the job ends us
+        signal.signal(number, signal.SIG_IGN)
     _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -266,12 +273,17 @@ def _prepare(folder: Path) -> int:
 def set_threads(threads: int) -> None:
     """Threads of torch, of the BLAS libraries under numpy, and of processes that are started from here."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)
     torch.set_num_threads(threads)
-    threadpool_limits(threads, user_api="blas")
+    pools().limit(limits=threads, user_api="blas")
+
+
+@cache
+def pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to find them takes longer than to start a cell."""
+    return ThreadpoolController()
 
 
 def _lock(folder: Path) -> int:

@@ -1,12 +1,14 @@
 """Cells as tasks of Slurm array jobs, through submitit (extra ``slurm``).
 
 Whether a cell has ended is decided by its record on the shared file system, not by Slurm's accounting, which many
-clusters do not keep. A job that is preempted lets its cell write a checkpoint and is queued again; there the cell goes on.
+clusters do not keep; whether a job is gone without a record, by the queue. A job that is preempted lets its cell write a
+checkpoint and is queued again; there the cell goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from adlbench.benchmark.plan import CellSpec
 from adlbench.benchmark.records import Record, read_record
 
 POLL_SECONDS = 1.0
+QUEUE_SECONDS = 10.0  # between two questions to the queue
+KILL_WAIT = 45.0  # seconds; Slurm's own, between TERM and KILL, is 30
 ATTEMPTS = 3  # jobs of a cell that vanish before it is given up
 
 
@@ -43,7 +47,12 @@ class CellJob:
         self._remote = remote
 
     def __call__(self) -> str:
-        return self._remote.run().status
+        """Return only with a verdict: a job that has ended and is queued again would otherwise be taken for lost."""
+        while True:
+            record = self._remote.run()
+            if record.status != "interrupted" or self._remote.asked:
+                return record.status
+            time.sleep(KILL_WAIT)  # Slurm told the cell to end (`scontrol requeue`), and is about to end this job
 
     def checkpoint(self) -> Any:
         """Called by submitit when Slurm announces the end of the job (SIGUSR2): returns what is queued again."""
@@ -54,6 +63,9 @@ class CellJob:
 
 
 class SlurmExecutor(Executor):
+    _queue: set[str] | None = None  # ids of our jobs, when `squeue` was last asked
+    _asked_at = float("-inf")
+
     def run(
         self, cells: Sequence[CellSpec], results_dir: Path, on_event: Callable[[Event], None], stop: Stop | None = None
     ) -> None:
@@ -142,7 +154,7 @@ class SlurmExecutor(Executor):
 
     def _record(self, entry: _Job, asked: bool) -> Record | None:
         """The record of a cell that has ended; while there is none, notes since when its job is not in the queue."""
-        ended = entry.job.paths.result_pickle.exists() or entry.job.done()
+        ended = entry.job.paths.result_pickle.exists() or self._vanished(entry.job)
         if (entry.folder / "record.json").exists():
             with contextlib.suppress(AdlbenchError):
                 record = read_record(entry.folder)
@@ -153,6 +165,18 @@ class SlurmExecutor(Executor):
         elif entry.gone_since is None:
             entry.gone_since = time.monotonic()
         return None
+
+    def _vanished(self, job: Any) -> bool:
+        """Whether the job has left the queue; as long as `squeue` gives no answer it has not."""
+        if type(job).__name__ != "SlurmJob":
+            return bool(job.done())
+        if time.monotonic() > self._asked_at + QUEUE_SECONDS:
+            self._asked_at = time.monotonic()
+            command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+                self._queue = set(answer.stdout.split())
+        return self._queue is not None and job.job_id not in self._queue
 
 
 def _ask_to_end(running: list[_Job]) -> None:

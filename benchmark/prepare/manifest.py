@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +21,11 @@ class Note:
     modified_ns: int
 
 
+@cache
+def _adapter() -> TypeAdapter[dict[str, Note]]:
+    return TypeAdapter(dict[str, Note])
+
+
 class Manifest:
     """One file of notes for each dataset and data root, in the user's cache: a shared data root may be read-only."""
 
@@ -29,7 +35,7 @@ class Manifest:
         self.path = data_cache() / "manifests" / f"{dataset}-{root_name}.json"
         self.notes: dict[str, Note] = {}
         try:
-            self.notes = TypeAdapter(dict[str, Note]).validate_json(self.path.read_bytes())
+            self.notes = _adapter().validate_json(self.path.read_bytes())
         except FileNotFoundError:
             pass
         except (OSError, ValidationError):

@@ -53,6 +53,7 @@ class SupervisedMethod(Method):
     gradient_clip: float = 0.0  # global norm; 0 for none
     label_smoothing: float = 0.0
 
+    shares_batches: ClassVar[bool] = True
     target: ClassVar[str] = "label"  # the field to predict: "label" [B] or "point_label" [B, P]
 
     # ------------------------------------------------------------------------------------------- what an author gives

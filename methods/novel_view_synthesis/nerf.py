@@ -193,6 +193,7 @@ class NeRF(PerSceneMethod):
         generator = self.context.generator("rays")
         crop = self.precrop_fraction if self.context.step < self.precrop_steps else 1.0
         rays, target = self.views.sample_rays(self.batch_rays, generator, crop)
+        rays, target = Rays(*map(self.context.share, rays)), self.context.share(target)
         coarse, fine = self.field.render(rays, self.context.autocast, generator)
         coarse_loss, fine_loss = F.mse_loss(coarse.rgb, target), F.mse_loss(fine.rgb, target)
         decay = (self.final_learning_rate / self.learning_rate) ** self.context.progress
@@ -201,7 +202,7 @@ class NeRF(PerSceneMethod):
         self.optimizer.zero_grad(set_to_none=True)
         (coarse_loss + fine_loss).backward()  # eq. 6
         self.optimizer.step()
-        self.context.count(self.batch_rays)
+        self.context.count(len(target))
         return {"loss": (coarse_loss + fine_loss).detach(), "psnr": -10 * torch.log10(fine_loss.detach())}
 
     def predictor(self) -> NeRFPredictor:

@@ -101,6 +101,7 @@ class CoordinateMLP(Method):
 
     serves: ClassVar[frozenset[TaskKind]] = frozenset({TaskKind.RECONSTRUCTION})
     consumes: ClassVar[frozenset[Modality]] = frozenset({Modality.FIELD})
+    shares_batches: ClassVar[bool] = True
 
     activation: Literal["sine", "relu"] = "sine"
     width: int = 256

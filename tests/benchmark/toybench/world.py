@@ -74,6 +74,7 @@ class Linear(Method):
 
     serves: ClassVar = frozenset({TaskKind.CLASSIFICATION})
     consumes: ClassVar = frozenset({Modality.POINTS})
+    shares_batches: ClassVar = True
     lr: float = 0.1
     batch_size: int = 8
     misbehave: str = ""  # what the method does wrong
@@ -128,6 +129,8 @@ class Linear(Method):
         if self.misbehave == "hangs":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(600)
+        if self.misbehave == "loses a rank" and self.context.work_folder.name == "rank1":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.misbehave == "segfaults":
             ctypes.string_at(0)
         if self.misbehave == "eats memory":
