@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from adlbench.benchmark.cli.common import print_json
-from adlbench.benchmark.specs import DatasetSpec
+
+if TYPE_CHECKING:  # the help text does not wait for torch
+    from adlbench.benchmark.specs import DatasetSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
