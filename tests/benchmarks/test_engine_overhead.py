@@ -22,6 +22,7 @@ from torch import Tensor
 from adlbench.benchmark.api import Budget, Context, Method, Predictor, TrainingData
 from adlbench.benchmark.cell import TrainingLog, make_context, train
 from adlbench.benchmark.clock import Clock
+from adlbench.benchmark.monitor import Monitor
 
 STEPS, ROUNDS = 60, 25
 
@@ -70,7 +71,8 @@ def test_engine_overhead_is_at_most_one_percent(tmp_path: Path, record_property:
         context = make_context(spec, tmp_path, clock)
         method.context = context
         context.step = 1  # the first step counts FLOPs and is reported apart
-        train(spec, method, context, clock, log, tmp_path, lambda event: None)
+        monitor = Monitor(0, lambda: None, clock, context.device)
+        train(spec, method, context, clock, log, tmp_path, lambda event: None, monitor)
         assert context.step == STEPS
 
     def by_hand() -> None:

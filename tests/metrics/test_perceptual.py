@@ -31,7 +31,7 @@ def trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_weights_there_is_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("ADLBENCH_DATA", str(tmp_path))
-    with pytest.raises(LPIPSUnavailable, match=r"vgg16-397923af.pth at .*weights"):
+    with pytest.raises(LPIPSUnavailable, match=r"vgg16-397923af.pth into \$ADLBENCH_DATA/weights"):
         LPIPS("vgg")
 
 

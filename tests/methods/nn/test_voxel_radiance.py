@@ -71,7 +71,7 @@ def test_pruned_keeps_the_neighbours_and_what_is_gone_counts_as_nothing() -> Non
         torch.testing.assert_close(got, wanted)
     corner = torch.full((1, 3), 0.99, dtype=torch.float64)
     density, rgb = small(corner, directions[:1])
-    assert float(density) == 0
+    assert density.item() == 0
     assert rgb.tolist() == [[0.5, 0.5, 0.5]]
     assert len(made.pruned(keep, dilation=0)) == 1
     nothing = made.pruned(torch.zeros_like(keep))
