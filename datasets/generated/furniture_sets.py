@@ -32,14 +32,24 @@ def point_set(
     parameters |= {} if turn else {"turn": False}
     parameters |= {} if classes == CLASSES else {"classes": classes}
 
+    def order(count: int) -> np.ndarray:
+        return np.random.default_rng([seed, per_class, split == "test"]).permutation(count)
+
+    def standard() -> dict[tuple[str, int], tuple[np.ndarray, ...]]:
+        """The shapes of the standard classes, which larger sets have in common with it, from their own cache entry."""
+        arrays = point_set(per_class, split, num_points, tilt, seed, turn)
+        names = [(name, i) for name in CLASSES for i in range(per_class)]
+        rows = zip(*(arrays[field] for field in ("points", "normals", "point_label")))
+        return {names[i]: row for i, row in zip(order(len(names)), rows)}
+
     def make() -> Arrays:
+        made = standard() if set(CLASSES) < set(classes) else {}
         items = [
-            (*_posed_points((name, split, i), num_points, tilt, turn, seed), label)
+            (*(made.get((name, i)) or _posed_points((name, split, i), num_points, tilt, turn, seed)), label)
             for label, name in enumerate(classes)
             for i in range(per_class)
         ]
-        order = np.random.default_rng([seed, per_class, split == "test"]).permutation(len(items))
-        points, normals, point_label, label = (np.stack([items[i][field] for i in order]) for field in range(4))
+        points, normals, point_label, label = (np.stack([items[i][f] for i in order(len(items))]) for f in range(4))
         return {
             "points": points.astype(np.float32),
             "normals": normals.astype(np.float32),

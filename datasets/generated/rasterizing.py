@@ -140,19 +140,24 @@ def rasterize(
     columns = (right - left)[kept]
     count = columns * (bottom - top)[kept]
     triangle = np.repeat(kept, count)
+
+    def spread(values: Array) -> Array:
+        """[T] -> one for each pixel of a triangle's box. Several times as fast as values[triangle]."""
+        return np.repeat(values[kept], count)
+
     place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     step, offset = np.divmod(place, np.repeat(columns, count))
-    column, row = left[triangle] + offset, top[triangle] + step
+    column, row = spread(left) + offset, spread(top) + step
 
     px, py = column + 0.5, row + 0.5
     weights = []
     for i, j in ((1, 2), (2, 0)):
-        ax, ay, bx, by = x[triangle, i], y[triangle, i], x[triangle, j], y[triangle, j]
-        weights.append(((bx - ax) * (py - ay) - (px - ax) * (by - ay)) / area[triangle])
+        dx, dy = spread(x[:, j] - x[:, i]), spread(y[:, j] - y[:, i])
+        weights.append((dx * (py - spread(y[:, i])) - (px - spread(x[:, i])) * dy) / spread(area))
     weights.append(1 - weights[0] - weights[1])
     inside = (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)
-    nearness = sum(w * inverse[triangle, i] for i, w in enumerate(weights))[inside]
     triangle, pixel = triangle[inside], (row * width + column)[inside]
+    nearness = sum(w[inside] * inverse[triangle, i] for i, w in enumerate(weights))
 
     nearest = np.zeros(height * width)
     np.maximum.at(nearest, pixel, nearness)

@@ -114,5 +114,5 @@ def test_total_variation_of_a_slope() -> None:
         made.harmonics.zero_()
     inside = made.links[:-1, :-1, :-1].flatten()
     density, harmonics = made.total_variation(inside)
-    assert float(density) == pytest.approx(2, abs=1e-6)
+    assert density.item() == pytest.approx(2, abs=1e-6)
     assert float(harmonics) == pytest.approx(0, abs=1e-4)
