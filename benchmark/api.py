@@ -386,6 +386,10 @@ class Context(ABC):
         """
         return items
 
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over the cell's devices, the same on each; for statistics that decide what a step does."""
+        return values
+
     @abstractmethod
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision as the configuration asks for it; does nothing at fp32."""
@@ -404,10 +408,9 @@ class Method(ABC):
     serves: ClassVar[frozenset[TaskKind]]
     consumes: ClassVar[frozenset[Modality]]
     synchronises: ClassVar[str] = ""  # why a step must read values back from the device, where it must
-    shares_batches: ClassVar[bool] = (
-        False  # several devices may each do ``step`` on a share of its batch: the loss is a
-    )
-    # mean over items, and nothing but gradients changes parameters
+    # Several devices may each do ``step`` on a share of its batch: the loss is a mean over items, and nothing changes
+    # parameters but gradients and what ``Context.total`` gives.
+    shares_batches: ClassVar[bool] = False
 
     def skip(self, schema: DataSchema) -> str | None:
         """Why this method cannot serve such data, or None. Called before anything runs."""

@@ -74,6 +74,9 @@ class CellContext(Context):
             raise DataError(f"a batch of {len(items)} cannot be shared by devices={self._ranks.size}; change its size")
         return items.chunk(self._ranks.size)[self._ranks.rank] if len(items) else items
 
+    def total(self, values: Tensor) -> Tensor:
+        return self._ranks.total(values)
+
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)

@@ -84,6 +84,14 @@ class Ranks:
             )
         return dict(zip(found, torch.stack(everyone).mean(0).tolist()))
 
+    def total(self, values: Tensor) -> Tensor:
+        """Summed over the ranks; bit-equal on each, as one rank sums each part and hands it to the others."""
+        if self.size == 1:
+            return values
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
     # ------------------------------------------------------------------------------------------------- gradients
     def attach(self, method: Any, device: torch.device) -> None:
         """Average the gradients of the method's parameters, and the statistics of its batch normalisations.

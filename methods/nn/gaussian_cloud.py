@@ -110,18 +110,16 @@ class GaussianCloud(nn.Module):
 def rearrange(cloud: GaussianCloud, optimizer: torch.optim.Adam, index: Tensor, fresh: Tensor) -> None:
     """Make the cloud consist of its Gaussians ``index`` [M] (perhaps some left out, some twice), in that order.
 
-    Adam's moments move along with them; those of ``fresh`` ones [M] start at zero.
+    Adam's moments move along with them; those of ``fresh`` ones [M] start at zero. The parameters stay the same objects,
+    for whoever else knows them: the exchange of gradients between devices does.
     """
     for group in optimizer.param_groups:
-        (old,) = group["params"]
-        new = nn.Parameter(old.detach().index_select(-1, index))
-        group["params"] = [new]
-        state = optimizer.state.pop(old, None)
-        if state:
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name].index_select(-1, index).masked_fill_(fresh, 0)
-            optimizer.state[new] = state
-        setattr(cloud, group["name"], new)
+        (parameter,) = group["params"]
+        parameter.grad = None
+        parameter.data = parameter.detach().index_select(-1, index)
+        state = optimizer.state.get(parameter, {})
+        for name in state.keys() & {"exp_avg", "exp_avg_sq"}:
+            state[name] = state[name].index_select(-1, index).masked_fill_(fresh, 0)
 
 
 def lower_opacities(cloud: GaussianCloud, optimizer: torch.optim.Adam, opacity: float) -> None:

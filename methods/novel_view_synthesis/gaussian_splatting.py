@@ -58,6 +58,7 @@ class GaussianSplattingPredictor:
 class GaussianSplatting(PerSceneMethod):
     """The defaults are those of the paper and the released code."""
 
+    shares_batches: ClassVar[bool] = True
     synchronises: ClassVar[str] = (
         "the number of Gaussians a tile holds, and after density control the number of all, decide the shapes of tensors"
     )
@@ -87,6 +88,7 @@ class GaussianSplatting(PerSceneMethod):
     max_gaussians: int | None = None  # densification then takes the steepest first; the paper has no limit
     max_alpha: float = 0.99
     near: float = 0.2  # world units
+    views_per_step: int = 1  # with devices=N a multiple of N, of which each renders its share; the paper's is 1
 
     # ------------------------------------------------------------------------------------------------------- contract
     def skip(self, schema: DataSchema) -> str | None:
@@ -110,35 +112,40 @@ class GaussianSplatting(PerSceneMethod):
 
     def step(self) -> Mapping[str, Tensor]:
         self._advance(int(self.context.progress * self.iterations + 1e-6))
-        index = self._next_view()
-        target = self.views.images[index].permute(2, 0, 1).float() / 255
-        height, width = target.shape[1:]
-        view = self.cloud.render(
-            self.views.world_to_camera[index],
-            self.views.intrinsics[index],
-            width,
-            height,
-            self.background,
-            degree=self._degree,
-            near=self.near,
-            max_alpha=self.max_alpha,
-        )
-        view.means2d.retain_grad()
-        l1 = (view.rgb - target).abs().mean()
-        loss = (1 - self.ssim_weight) * l1 + self.ssim_weight * (1 - ssim(view.rgb, target))  # equation 7
+        views = self.context.share(torch.tensor([self._next_view() for _ in range(self.views_per_step)])).tolist()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.iteration < self.densify_until and view.means2d.grad is not None:
-            # Normalised device coordinates span [-1, 1]: half the image is one unit.
-            half = torch.tensor([[width / 2], [height / 2]], device=target.device)
-            self.gradient_sum += (view.means2d.grad * half).norm(dim=0) * view.visible
-            self.gradient_count += view.visible
+        losses, errors, seen = [], [], torch.zeros(2, len(self.cloud), device=self.context.device)
+        for index in views:
+            target = self.views.images[index].permute(2, 0, 1).float() / 255
+            height, width = target.shape[1:]
+            view = self.cloud.render(
+                self.views.world_to_camera[index],
+                self.views.intrinsics[index],
+                width,
+                height,
+                self.background,
+                degree=self._degree,
+                near=self.near,
+                max_alpha=self.max_alpha,
+            )
+            view.means2d.retain_grad()
+            l1 = (view.rgb - target).abs().mean()
+            loss = (1 - self.ssim_weight) * l1 + self.ssim_weight * (1 - ssim(view.rgb, target))  # equation 7
+            (loss / len(views)).backward()
+            if view.means2d.grad is not None:
+                # Normalised device coordinates span [-1, 1]: half the image is one unit.
+                half = torch.tensor([[width / 2], [height / 2]], device=target.device) * len(views)
+                seen[0] += (view.means2d.grad * half).norm(dim=0) * view.visible
+                seen[1] += view.visible
+            self.context.count(height * width)
+            losses.append(loss.detach())
+            errors.append((view.rgb.detach().clamp(0, 1) - target).square().mean())
+        if self.iteration < self.densify_until:
+            self.gradient_statistics += self.context.total(seen)
         self.optimizer.step()
-        self.context.count(height * width)
-        mse = (view.rgb.detach().clamp(0, 1) - target).square().mean()
         return {
-            "loss": loss.detach(),
-            "psnr": -10 * torch.log10(mse),
+            "loss": torch.stack(losses).mean(),
+            "psnr": -10 * torch.log10(torch.stack(errors)).mean(),
             "num_gaussians": torch.tensor(len(self.cloud)),
         }
 
@@ -150,8 +157,7 @@ class GaussianSplatting(PerSceneMethod):
         return {
             "cloud": self.cloud.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "gradient_sum": self.gradient_sum,
-            "gradient_count": self.gradient_count,
+            "gradient_statistics": self.gradient_statistics,
             "order": self.order,
             "iteration": self.iteration,
             "extent": self.extent,
@@ -164,8 +170,7 @@ class GaussianSplatting(PerSceneMethod):
         cloud.load_state_dict(state["cloud"])
         self._adopt(cloud)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.gradient_sum = state["gradient_sum"].to(self.context.device)
-        self.gradient_count = state["gradient_count"].to(self.context.device)
+        self.gradient_statistics = state["gradient_statistics"].to(self.context.device)
 
     # ------------------------------------------------------------------------------------------------------- schedule
     @property
@@ -212,8 +217,8 @@ class GaussianSplatting(PerSceneMethod):
         self._forget_gradients()
 
     def _forget_gradients(self) -> None:
-        self.gradient_sum = torch.zeros(len(self.cloud), device=self.cloud.means.device)
-        self.gradient_count = torch.zeros_like(self.gradient_sum)
+        # [2, N]: of each Gaussian, the norms of dL/d(mean) summed over the views that saw it, and the number of those
+        self.gradient_statistics = torch.zeros(2, len(self.cloud), device=self.cloud.means.device)
 
     def _initial_points(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Points [P, 3] and their colours [P, 3]: those that came with the views, else random grey ones in the scene's sphere."""
@@ -231,7 +236,8 @@ class GaussianSplatting(PerSceneMethod):
     def _control_density(self) -> None:
         """Clone what is small and split what is large where the views pull; remove what is faint or huge (section 5.2)."""
         cloud, extent = self.cloud, self.extent
-        gradient = self.gradient_sum / self.gradient_count.clamp(min=1)
+        total, count = self.gradient_statistics
+        gradient = total / count.clamp(min=1)
         grows = gradient >= self.gradient_threshold
         if self.max_gaussians is not None:
             room = max(0, self.max_gaussians - len(cloud))

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -164,6 +164,8 @@ class NeRFPredictor:
 @dataclass(eq=False, kw_only=True)
 class NeRF(PerSceneMethod):
     """The defaults are those of the paper and of its configuration for the synthetic scenes."""
+
+    shares_batches: ClassVar[bool] = True
 
     depth: int = 8
     width: int = 256

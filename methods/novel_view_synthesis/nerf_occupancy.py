@@ -112,6 +112,7 @@ class OccupancyNeRFPredictor:
 class OccupancyNeRF(NeRF):
     """Settings of the coarse and fine samples are not used."""
 
+    shares_batches: ClassVar[bool] = False  # each device would march through another number of samples
     synchronises: ClassVar[str] = "the number of samples in occupied cells decides the shapes of tensors"
 
     batch_samples: int = 262_144  # in a step, about

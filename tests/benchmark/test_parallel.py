@@ -24,6 +24,7 @@ from adlbench.benchmark.plan import CellSpec, plan
 from adlbench.benchmark.records import Record, read_arrays, read_record
 from adlbench.benchmark.specs import Request
 from adlbench.methods.novel_view_synthesis import nerf
+from adlbench.methods.novel_view_synthesis.gaussian_splatting import GaussianSplatting
 
 EXECUTOR = replace(CATALOG.spec("executor", "local"), grace_seconds=20.0)
 
@@ -123,6 +124,40 @@ def test_a_scene_on_two_devices_is_the_one_on_one(
     assert (found - expected).abs().mean() < 1e-5  # a pixel whose fine samples change bins differs by more
 
 
+def test_gaussians_on_two_devices_are_those_on_one(tmp_path: Path, one_thread: None) -> None:
+    """Each renders half of a step's views. Both add, remove and fade the same Gaussians, by the statistics of all views."""
+
+    class Hurried(GaussianSplatting):
+        """Goes through its schedule in ten steps, of which the fifth and the seventh control the density."""
+
+        steps = 0
+
+        def step(self) -> Mapping[str, Tensor]:
+            self.context.progress = self.steps / 10
+            self.steps += 1
+            return super().step()
+
+    def make(ranks: Ranks) -> GaussianSplatting:
+        context = scene_context()
+        context._ranks = ranks
+        method = Hurried(
+            initial_points=60, iterations=10, densify_from=3, densify_until=8, densify_every=2, gradient_threshold=1e-6,
+            split_above=0.02, reset_every=6, sh_every=3, views_per_step=4,
+        )  # fmt: skip
+        method.setup(sphere_scene(6), context)
+        return method
+
+    (alone, values), (shared, others) = (_shared(devices, tmp_path, make, 10) for devices in (1, 2))
+    assert len(alone.cloud) == len(shared.cloud) > 60
+    assert values == pytest.approx(others, abs=1e-5)
+    assert alone.context.samples == shared.context.samples
+    different = [(a - b).abs().flatten() for a, b in zip(alone.cloud.parameters(), shared.cloud.parameters())]
+    # Adam's eps of 1e-15 makes a step of the full rate from a gradient that is nothing but rounding
+    assert (torch.cat(different) > 1e-5).float().mean() < 1e-3
+    expected, found = (made.predictor().render(orbit(2, 16, turn=0.3)).rgb for made in (alone, shared))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_two_devices_go_on_from_a_checkpoint_to_the_bit(tmp_path: Path) -> None:
     budget = Budget(steps=20)
     straight, first = _run(replace(toy(budget=budget), devices=2), tmp_path)
@@ -152,6 +187,12 @@ def test_what_does_not_share_its_batches_is_skipped() -> None:
     request = Request(task=("toy",), method=("toy_majority",), fidelity="smoke", devices=2, plugins=("toybench",))
     (skip,) = plan(request, CATALOG).skipped
     assert skip.reason == "devices=2: toy_majority does not share its batches among devices (Method.shares_batches)"
+
+
+def test_which_scene_methods_are_planned_on_two_devices() -> None:
+    request = Request(task=("novel_view_synthesis",), dataset=("tabletop",), fidelity="smoke", devices=2, device="cpu")
+    made = plan(request)
+    assert {cell.method.name for cell in made.cells} == {"nerf", "gaussian_splatting"}
 
 
 def test_a_batch_that_cannot_be_parted_is_refused() -> None:

@@ -131,7 +131,7 @@ def prepared(gradient: list[float], scale: list[float], opacity: list[float], **
         cloud.log_scales.copy_(torch.stack([0.5 * size, size, 0.2 * size]).log())
         cloud.opacity_logits.copy_(torch.tensor(opacity).logit())
         cloud.quaternions.copy_(torch.tensor([[1.0], [0], [0], [0]]).expand(4, count))
-    made.gradient_sum, made.gradient_count = torch.tensor(gradient) * 4, torch.full((count,), 4.0)
+    made.gradient_statistics = torch.tensor([[4 * value for value in gradient], [4.0] * count])
     made.iteration = 50
     return made
 
@@ -152,8 +152,8 @@ def test_small_ones_are_cloned_and_large_ones_split() -> None:
     state = made.optimizer.state[cloud.means]["exp_avg"]
     assert torch.equal(state[:, :2], moment[:, :2])
     assert not state[:, 2:].any()
-    assert len(made.gradient_sum) == len(made.gradient_count) == 5
-    assert not made.gradient_sum.any()
+    assert made.gradient_statistics.shape == (2, 5)
+    assert not made.gradient_statistics.any()
 
 
 def test_faint_ones_are_pruned_and_huge_ones_only_after_a_reset() -> None:
@@ -200,10 +200,10 @@ def test_gradient_is_in_normalised_device_coordinates_and_averaged_over_views_th
     loss = 0.8 * (view.rgb - target).abs().mean() + 0.2 * (1 - ssim(view.rgb, target))
     (pixels,) = torch.autograd.grad(loss, view.means2d)
     run(made, 1)
-    torch.testing.assert_close(made.gradient_sum, ((pixels[0] * 6) ** 2 + (pixels[1] * 8) ** 2).sqrt())
-    assert torch.equal(made.gradient_count, view.visible.float())
-    assert made.gradient_count[0] == 0
-    assert made.gradient_count.sum() > 10
+    torch.testing.assert_close(made.gradient_statistics[0], ((pixels[0] * 6) ** 2 + (pixels[1] * 8) ** 2).sqrt())
+    assert torch.equal(made.gradient_statistics[1], view.visible.float())
+    assert made.gradient_statistics[1, 0] == 0
+    assert made.gradient_statistics[1].sum() > 10
 
 
 # ----------------------------------------------------------------------------------------------------------- schedule
@@ -253,9 +253,9 @@ def test_statistics_stop_when_densification_does() -> None:
     made = method(densify_until=20)
     run(made, 22)
     assert made.iteration > made.densify_until
-    count = made.gradient_count.sum()
+    count = made.gradient_statistics[1].sum()
     run(made, 5)
-    assert made.gradient_count.sum() == count
+    assert made.gradient_statistics[1].sum() == count
 
 
 # ------------------------------------------------------------------------------------------------------ initial points
@@ -326,7 +326,7 @@ def test_resumed_training_is_the_uninterrupted_one_to_the_bit() -> None:
     assert len(second.cloud) == len(whole.cloud)
     for mine, others in zip(second.cloud.parameters(), whole.cloud.parameters()):
         assert torch.equal(mine, others)
-    assert torch.equal(second.gradient_sum, whole.gradient_sum)
+    assert torch.equal(second.gradient_statistics, whole.gradient_statistics)
 
 
 def test_state_loads_without_data_and_renders_the_same() -> None:
