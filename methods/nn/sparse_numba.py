@@ -53,6 +53,86 @@ def _neighbours(
             found[row, tap] = table[number + steps[tap]]
 
 
+def children(inputs: Tensor, outputs: Tensor, box: Box, stride: int, ratio: int, batch_size: int) -> Tensor:
+    """int32 [M, ratio^3] as ``neighbours`` for a kernel that is as wide as the strides' ratio, and covers each voxel of
+    ``outputs`` [M, 4]: which of ``inputs`` [N, 4] is at each place in it, N where none is. ``box`` counts in outputs."""
+    table = np.empty(batch_size * math.prod(box.size), np.int32)  # read where there is an output only
+    found = np.full((len(outputs), ratio**3), len(inputs), np.int32)
+    _children(inputs.numpy(), outputs.numpy(), box.low, box.size, stride, ratio, table, found)
+    return torch.from_numpy(found)
+
+
+@_jit
+def _children(
+    inputs: Integers, outputs: Integers, low: Corner, size: Corner, stride: int, ratio: int, table: Integers,
+    found: Integers,
+) -> None:  # fmt: skip
+    for row in range(len(outputs)):
+        table[_number(outputs[row], low, size, stride * ratio)] = row
+    for row in range(len(inputs)):
+        target = table[_number(inputs[row], low, size, stride * ratio)]
+        x, y = (inputs[row, 1] - outputs[target, 1]) // stride, (inputs[row, 2] - outputs[target, 2]) // stride
+        z = (inputs[row, 3] - outputs[target, 3]) // stride
+        found[target, (z * ratio + y) * ratio + x] = row
+
+
+def coarsen(coordinates: Tensor, box: Box, stride: int, batch_size: int) -> Tensor:
+    """int64 [M, 4] in lexicographic order: the voxels of ``stride`` that hold those of ``coordinates`` [N, 4]. ``box`` counts
+    in ``stride``."""
+    occupied = np.zeros((batch_size, *box.size), np.bool_)
+    found = np.empty((_occupy(coordinates.numpy(), box.low, box.size, stride, occupied.reshape(-1)), 4), np.int64)
+    _list_occupied(occupied, box.low, stride, found)
+    return torch.from_numpy(found)
+
+
+@_jit
+def _occupy(coordinates: Integers, low: Corner, size: Corner, stride: int, occupied: Any) -> int:
+    count = 0
+    for row in range(len(coordinates)):
+        number = _number(coordinates[row], low, size, stride)
+        count += not occupied[number]
+        occupied[number] = True
+    return count
+
+
+@_jit
+def _list_occupied(occupied: Any, low: Corner, stride: int, found: Integers) -> None:
+    row = 0
+    items, width, depth, height = occupied.shape
+    for item in range(items):
+        for x in range(width):
+            for y in range(depth):
+                for z in range(height):
+                    if occupied[item, x, y, z]:
+                        found[row, 0], found[row, 1] = item, (x + low[0]) * stride
+                        found[row, 2], found[row, 3] = (y + low[1]) * stride, (z + low[2]) * stride
+                        row += 1
+
+
+def survey(coordinates: Tensor) -> tuple[list[int], list[int], bool]:
+    """Of ``coordinates`` int64 [N, 4] the least and greatest of each column, and whether they are unique and in lexicographic
+    order."""
+    extremes = np.empty((2, 4), np.int64)
+    ordered = _survey(coordinates.numpy(), extremes)
+    return *extremes.tolist(), bool(ordered)  # type: ignore[return-value]
+
+
+@_jit
+def _survey(coordinates: Integers, extremes: Integers) -> bool:
+    extremes[:] = coordinates[0]
+    ordered = True
+    for row in range(1, len(coordinates)):
+        sign = 0
+        for axis in range(4):
+            value, before = coordinates[row, axis], coordinates[row - 1, axis]
+            extremes[0, axis] = min(extremes[0, axis], value)
+            extremes[1, axis] = max(extremes[1, axis], value)
+            if sign == 0:
+                sign = (value > before) - (value < before)
+        ordered = ordered and sign > 0
+    return ordered
+
+
 def count_pairs(table: Tensor, absent: int) -> int:
     return int(_count_pairs(table.numpy(), absent))
 
