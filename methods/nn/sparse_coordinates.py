@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, DataError
-from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager, compiled, sparse_numba, unique
+from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager, compiled, sparse_numba
 
 _TABLE_CELLS, _TABLE_CELLS_PER_VOXEL = 2**20, 128  # filling a table of so many costs less than 27 binary searches
 
@@ -124,7 +124,7 @@ class _AdjointMap(KernelMap):
             return self.adjoint.runs.reversed()
         if self.disjoint:
             return self.adjoint.runs.swapped(self.num_targets)
-        return super().runs
+        return self.adjoint.runs.sorted_by_source(self.num_targets)
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,7 @@ class Pairs:
             yield slice(first, len(self.sizes)), slice(start, start + count)
 
 
+@cache
 def kernel_offsets(kernel_size: int, dilation: int = 1) -> Tensor:
     """int64 [K, 3], (x, y, z) with x fastest: centred for odd sizes, 0 .. kernel_size - 1 for even ones."""
     start = -(kernel_size // 2) if kernel_size % 2 else 0
@@ -271,7 +272,7 @@ class TorchCoordinates(CoordinateManager):
             return found
         item, voxels = finer.split([1, 3], dim=1)
         keys = box.encode(item[:, 0], voxels.div(stride, rounding_mode="floor"))
-        coordinates = box.decode(unique(keys, cells)[0])
+        coordinates = box.decode(keys.unique())
         coordinates[:, 1:] *= stride
         return coordinates
 
@@ -412,7 +413,7 @@ class _Convolution(torch.autograd.Function):
         want_features, want_kernel = ctx.needs_input_grad[:2]
         if ctx.compiled:
             if want_features:
-                to_features = products().multiply(gradient, kernel.transpose(1, 2), back.runs)
+                to_features = products().multiply(gradient, kernel, back.runs, transposed=True)
             if want_kernel:
                 to_kernel = products().kernel_gradient(features, gradient, kernel, forth.runs)
             return to_features, to_kernel, None

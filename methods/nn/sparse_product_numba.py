@@ -13,11 +13,8 @@ result is the same to the bit for any number of threads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numba
@@ -31,6 +28,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adlbench.methods.nn.sparse_numba import share
+
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
@@ -41,7 +40,6 @@ VECTOR = 64 if _WIDE else 32  # bytes in a register
 ROWS = 8 if _WIDE else 4  # with two vectors each, as many sums as the registers hold beside the operands
 BLOCK = 1024  # targets whose pairs are listed together
 CHUNK = 128  # pairs that are summed in registers before they are added to the kernel's gradient
-PARALLEL = 2**22  # multiplications from which further threads pay
 
 _intrinsic: Any = intrinsic  # neither decorator has types
 _jit: Any = numba.njit(nogil=True, cache=True)
@@ -68,6 +66,13 @@ class Runs:
         once = len(self.sources) == num_targets
         return replace(self, sources=self.targets, targets=self.sources, num_targets=num_targets, once=once)
 
+    def sorted_by_source(self, num_targets: int) -> Runs:
+        """Of the adjoint, whatever the map."""
+        starts = np.zeros((-(-num_targets // BLOCK), self.starts.shape[1]), np.int64)
+        lists = np.empty((2, len(self.sources)), np.int32)
+        _sort_by_source(self.sources, self.targets, self.starts, lists, starts)
+        return Runs(lists[0], lists[1], starts, self.taps, num_targets)
+
 
 def list_runs(table: Tensor, absent: int) -> Runs:
     """Of a map's ``table`` int32 [M, K], in which ``absent`` means that there is no source."""
@@ -93,13 +98,41 @@ def _list_runs(table: Integers, absent: int, lists: Integers, starts: Integers) 
     return count
 
 
+@_jit
+def _sort_by_source(
+    sources: Integers, targets: Integers, old: Integers, lists: Integers, starts: Integers
+) -> None:  # fmt: skip
+    places = np.zeros_like(starts)
+    for block in range(len(old)):
+        for tap in range(old.shape[1] - 1):
+            for pair in range(old[block, tap], old[block, tap + 1]):
+                places[sources[pair] // BLOCK, tap] += 1
+    count = 0
+    for block in range(len(starts)):
+        for tap in range(starts.shape[1]):
+            starts[block, tap] = count
+            count += places[block, tap]
+            places[block, tap] = starts[block, tap]
+    for block in range(len(old)):
+        for tap in range(old.shape[1] - 1):
+            for pair in range(old[block, tap], old[block, tap + 1]):
+                place = places[sources[pair] // BLOCK, tap]
+                lists[0, place], lists[1, place] = targets[pair], sources[pair]
+                places[sources[pair] // BLOCK, tap] += 1
+
+
 # ------------------------------------------------------------------------------------------------------------- products
-def multiply(values: Tensor, kernel: Tensor, runs: Runs) -> Tensor:
-    """[T, B]: for each target the sum over its pairs of ``values`` [S, A] at the source times ``kernel`` [K, A, B]."""
-    shape = (runs.num_targets, kernel.shape[2])
+def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = False) -> Tensor:
+    """[T, B]: for each target the sum over its pairs of ``values`` [S, A] at the source times ``kernel`` [K, A, B], or
+    [K, B, A] if ``transposed``."""
+    features, matrices = _arrays(values, kernel)
+    if transposed:
+        matrices = _transpose(matrices)
+    shape = (runs.num_targets, matrices.shape[2])
     out = values.new_empty(shape) if runs.once else values.new_zeros(shape)
-    arrays = (*_arrays(values, kernel), runs.sources, runs.targets, runs.starts, runs.taps, *_arrays(out))
-    _share(lambda first, last: _multiply(*arrays, first, last, not runs.once), len(runs.starts), runs, kernel)
+    arrays = (features, matrices, runs.sources, runs.targets, runs.starts, runs.taps, *_arrays(out))
+    cost = len(runs.sources) * kernel[0].numel()
+    share(lambda first, last: _multiply(*arrays, first, last, not runs.once), len(runs.starts), cost)
     return out
 
 
@@ -107,7 +140,8 @@ def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Ru
     """[K, A, B]: for each tap the sum over its pairs of the outer products of ``features`` [S, A] and ``gradient`` [T, B]."""
     sums = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
     arrays = (*_arrays(features, gradient), runs.sources, runs.targets, runs.starts, runs.taps, *_arrays(sums))
-    _share(lambda first, last: _add_outer_products(*arrays, first, last), len(runs.taps), runs, kernel)
+    cost = len(runs.sources) * kernel[0].numel()
+    share(lambda first, last: _add_outer_products(*arrays, first, last), len(runs.taps), cost)
     return sums
 
 
@@ -115,20 +149,17 @@ def _arrays(*tensors: Tensor) -> list[Floats]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def _share(work: Callable[[int, int], None], count: int, runs: Runs, kernel: Tensor) -> None:
-    """``work(first, last)`` on parts of ``range(count)``, on as many threads as torch has."""
-    threads = min(torch.get_num_threads(), count)
-    if threads <= 1 or len(runs.sources) * kernel[0].numel() < PARALLEL:
-        work(0, count)
-        return
-    edges = [count * part // threads for part in range(threads + 1)]
-    list(_threads(os.getpid(), threads).map(work, edges[:-1], edges[1:]))
-
-
-@cache
-def _threads(process: int, count: int) -> ThreadPoolExecutor:
-    """Kept by process: a fork has none of its parent's threads."""
-    return ThreadPoolExecutor(count)
+@_jit
+def _transpose(kernel: Floats) -> Floats:
+    taps, height, width = kernel.shape
+    turned = np.empty((taps, width, height), kernel.dtype)
+    for tap in range(taps):
+        for top in range(0, height, 16):  # in squares, so that what is read and what is written is in the cache
+            for left in range(0, width, 16):
+                for column in range(left, min(left + 16, width)):
+                    for row in range(top, min(top + 16, height)):
+                        turned[tap, column, row] = kernel[tap, row, column]
+    return turned
 
 
 @_jit

@@ -8,6 +8,7 @@ from torch import Tensor
 
 pytest.importorskip("numba")
 
+from adlbench.methods.nn import sparse_numba
 from adlbench.methods.nn import sparse_product_numba as products
 from adlbench.methods.nn.sparse_coordinates import KernelMap, TorchCoordinates
 from adlbench.methods.nn.sparse_tensor import quantise
@@ -64,7 +65,7 @@ def test_products_are_torchs(out_stride: int, kernel_size: int, inputs: int, out
     expected = by_taps(features.requires_grad_(), kernel, forth)
     to_features, to_kernel = torch.autograd.grad(expected, [features, kernel], gradient)
     torch.testing.assert_close(products.multiply(features, kernel, forth.runs), expected.detach(), **tolerance)
-    back = products.multiply(gradient, kernel.transpose(1, 2), forth.adjoint.runs)
+    back = products.multiply(gradient, kernel, forth.adjoint.runs, transposed=True)
     torch.testing.assert_close(back, to_features, **tolerance)
     ours = products.kernel_gradient(features, gradient, kernel, forth.runs)
     scale = float(to_kernel.abs().max())  # a sum over thousands of pairs
@@ -72,7 +73,7 @@ def test_products_are_torchs(out_stride: int, kernel_size: int, inputs: int, out
 
 
 def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "PARALLEL", 0)
+    monkeypatch.setattr(sparse_numba, "PARALLEL", 0)
     forth = make_map(1, 3)
     generator = torch.Generator().manual_seed(2)
     features, gradient = (torch.randn(forth.num_sources, 20, generator=generator) for _ in range(2))
@@ -83,7 +84,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
         results.append(
             (
                 products.multiply(features, kernel, forth.runs),
-                products.multiply(gradient, kernel.transpose(1, 2), forth.adjoint.runs),
+                products.multiply(gradient, kernel, forth.adjoint.runs, transposed=True),
                 products.kernel_gradient(features, gradient, kernel, forth.runs),
             )
         )
