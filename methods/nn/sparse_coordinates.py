@@ -301,8 +301,8 @@ class TorchCoordinates(CoordinateManager):
                 return sparse_numba().children(inputs, outputs, box, stride, kernel_size, self.batch_size)
         offsets = kernel_offsets(kernel_size, dilation)
         # wide enough that no tap of any output voxel leaves the box and comes back in the next row
-        below = out_stride // stride - 1 - min(0, int(offsets.min()))
-        box = self._box(stride, below, max(0, int(offsets.max())))
+        least, most = offsets[0, 0].item(), offsets[-1, 0].item()
+        box = self._box(stride, out_stride // stride - 1 - int(least), int(most))
         steps = ((offsets[:, 0] * box.size[1] + offsets[:, 1]) * box.size[2] + offsets[:, 2]).to(inputs.device)
         cells = self.batch_size * math.prod(box.size)
         small = cells <= _few_cells(inputs)

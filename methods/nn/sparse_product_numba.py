@@ -56,6 +56,7 @@ class Runs:
     taps: Integers  # int64 [K]: which matrix of the kernel each is for
     num_targets: int
     once: bool = False  # every target is in exactly one pair
+    apart: bool = True  # all targets of a block are among its BLOCK rows
 
     def reversed(self) -> Runs:
         """Of the adjoint, if the map is symmetric: if j is at offset o of i, then i is at -o of j."""
@@ -64,7 +65,9 @@ class Runs:
     def swapped(self, num_targets: int) -> Runs:
         """Of the adjoint, if no source is in two pairs, so that blocks still write to rows of their own."""
         once = len(self.sources) == num_targets
-        return replace(self, sources=self.targets, targets=self.sources, num_targets=num_targets, once=once)
+        return replace(
+            self, sources=self.targets, targets=self.sources, num_targets=num_targets, once=once, apart=False
+        )
 
     def sorted_by_source(self, num_targets: int) -> Runs:
         """Of the adjoint, whatever the map."""
@@ -129,10 +132,10 @@ def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = F
     if transposed:
         matrices = _transpose(matrices)
     shape = (runs.num_targets, matrices.shape[2])
-    out = values.new_empty(shape) if runs.once else values.new_zeros(shape)
+    out = values.new_empty(shape) if runs.once or runs.apart else values.new_zeros(shape)
     arrays = (features, matrices, runs.sources, runs.targets, runs.starts, runs.taps, *_arrays(out))
     cost = len(runs.sources) * kernel[0].numel()
-    share(lambda first, last: _multiply(*arrays, first, last, not runs.once), len(runs.starts), cost)
+    share(lambda first, last: _multiply(*arrays, first, last, runs.apart, not runs.once), len(runs.starts), cost)
     return out
 
 
@@ -153,22 +156,33 @@ def _arrays(*tensors: Tensor) -> list[Floats]:
 def _transpose(kernel: Floats) -> Floats:
     taps, height, width = kernel.shape
     turned = np.empty((taps, width, height), kernel.dtype)
+    even = height - height % 8
     for tap in range(taps):
-        for top in range(0, height, 16):  # in squares, so that what is read and what is written is in the cache
-            for left in range(0, width, 16):
-                for column in range(left, min(left + 16, width)):
-                    for row in range(top, min(top + 16, height)):
-                        turned[tap, column, row] = kernel[tap, row, column]
+        matrix, result = kernel[tap], turned[tap]
+        for row in range(0, even, 8):  # eight at once: what is read and what is written stays in the cache
+            for column in range(width):
+                line = result[column, row : row + 8]
+                line[0], line[1], line[2], line[3] = (
+                    matrix[row, column], matrix[row + 1, column], matrix[row + 2, column], matrix[row + 3, column],
+                )  # fmt: skip
+                line[4], line[5], line[6], line[7] = (
+                    matrix[row + 4, column], matrix[row + 5, column], matrix[row + 6, column], matrix[row + 7, column],
+                )  # fmt: skip
+        for row in range(even, height):
+            for column in range(width):
+                result[column, row] = matrix[row, column]
     return turned
 
 
 @_jit
 def _multiply(
     values: Floats, kernel: Floats, sources: Integers, targets: Integers, starts: Integers, taps: Integers, out: Floats,
-    first: int, last: int, add: bool,
+    first: int, last: int, clear: bool, add: bool,
 ) -> None:  # fmt: skip
     width, lanes = kernel.shape[2], VECTOR // values.itemsize
     for block in range(first, last):
+        if clear:
+            out[block * BLOCK : (block + 1) * BLOCK] = 0
         for run in range(len(taps)):
             matrix, end = kernel[taps[run]], starts[block, run + 1]
             for column in range(0, width, 2 * lanes):
