@@ -282,7 +282,7 @@ class _Tile:
         return self.builder.inttoptr(self.builder.add(address, _WORD(vector * VECTOR)), self.kind.as_pointer())
 
     def sum_products(self, steps: Any, operands: Callable[[Any], tuple[list[Any], list[Any]]]) -> list[list[Any]]:
-        """[ROWS][vectors]: the sums over ``range(steps)`` of scalar times vector, of which ``operands(step)`` gives ROWS and
+        """[ROWS][vectors] variables: the sums over ``range(steps)`` of scalar times vector, of which ``operands(step)`` gives ROWS and
         ``vectors``."""
         builder = self.builder
         sums = [[cgutils.alloca_once(builder, self.kind) for _ in self.vectors] for _ in range(ROWS)]
@@ -296,18 +296,20 @@ class _Tile:
                 for vector, one in zip(vectors, row, strict=True):
                     name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
                     builder.store(self.call(name, self.kind, spread, vector, builder.load(one)), one)
-        return [[builder.load(one) for one in row] for row in sums]
+        return sums
 
     def write(self, sums: list[list[Any]], rows: list[Any], count: Any, masks: list[Any], add: Any) -> None:
         """The first ``count`` rows of sums to the addresses ``rows``, added to what is there if ``add``."""
-        builder = self.builder
-        for place, (values, address) in enumerate(zip(sums, rows, strict=True)):
+        builder, wanted = self.builder, []
+        for place in range(ROWS):
             there = self.splat(builder.icmp_signed("<", _WORD(place), count), masks[0].type)
-            wanted = [builder.and_(mask, there) for mask in masks]
-            adding = [builder.and_(mask, self.splat(add, mask.type)) for mask in wanted]
-            before = self.load_vectors(address, adding)
-            total = [builder.fadd(old, new) for old, new in zip(before, values, strict=True)]
-            self.store_vectors(total, address, wanted)
+            wanted.append([builder.and_(mask, there) for mask in masks])
+        with builder.if_then(add):  # a load of no lanes would be slow where the memory is fresh
+            for row, address, lanes in zip(sums, rows, wanted, strict=True):
+                for one, old in zip(row, self.load_vectors(address, lanes), strict=True):
+                    builder.store(builder.fadd(builder.load(one), old), one)
+        for row, address, lanes in zip(sums, rows, wanted, strict=True):
+            self.store_vectors([builder.load(one) for one in row], address, lanes)
 
 
 def _minimum(builder: Any, a: Any, b: Any) -> Any:
