@@ -1,7 +1,8 @@
 """Sparse convolution in plain torch: which voxels meet at which tap of a kernel, and the product over them.
 
 Looking up a voxel is one read in a table over the bounding box where that is small, a binary search in sorted keys where
-it is not. The convolution has two ways, and takes the one that costs less for the map and the channels at hand:
+it is not. On a CPU with numba the products are ``sparse_product_numba``'s, and maps ``sparse_numba``'s. Elsewhere, and in
+half precision, the convolution has two ways, and takes the one that costs less for the map and the channels at hand:
 
 - by table: the rows that all taps of a few hundred outputs read are gathered side by side, zeros where there is no voxel,
   into a buffer that stays in the cache, and multiplied by the whole kernel at once. Backward, the gathered gradients serve
@@ -9,7 +10,7 @@ it is not. The convolution has two ways, and takes the one that costs less for t
 - by pairs: the rows of one tap are gathered and multiplied by the tap's matrix, and in the end the products that belong
   to a voxel are summed. Nothing is computed for absent voxels.
 
-Both sum in one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
+All sum in one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
 """
 
 from __future__ import annotations
