@@ -114,6 +114,8 @@ class Tracker:
         earlier = _marker(folder)
         if earlier == {**stamp, "whole": True}:
             return None
+        for unfinished in folder.glob(f".{DELIVERED}.*.tmp"):  # of a runner that was killed while it wrote the marker
+            unfinished.unlink()
         if earlier == {**stamp, "whole": False} and self._kept_whole(record):
             write_json(marker, {**stamp, "whole": True})
             return None

@@ -179,6 +179,7 @@ def main() -> None:
             for name in request["modules"]:
                 with contextlib.suppress(Exception):  # what cannot be imported alone is imported by each fork
                     importlib.import_module(name)
+            gc.freeze()  # else a collection in the fork copies every page that holds an object
             child = os.fork()
             if child:
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
