@@ -95,7 +95,10 @@ def run_cell(
     interruption: Interrupted | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a process that was killed while it wrote
+        for unfinished in (
+            *folder.glob(".*.tmp"),
+            *folder.glob("*/.*.tmp"),
+        ):  # of a process that was killed while it wrote
             unfinished.unlink()
         write_json_text(folder / "cell.json", spec.to_json())
         ranks = Ranks()

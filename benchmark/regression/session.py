@@ -85,6 +85,7 @@ class Worker:
             raise WorkerError(f"{self.tree.label}: the process ended{self._last_words()}") from None
         ready, _, _ = select.select([self._process.stdout], [], [], self._timeout)
         if not ready:
+            self._kill()  # a late answer would be taken for the next one
             raise WorkerError(f"{self.tree.label}: no answer to {do!r} within {self._timeout:g} s")
         line = self._process.stdout.readline()
         if not line:
@@ -102,17 +103,25 @@ class Worker:
 
     @contextlib.contextmanager
     def forked(self) -> Iterator[None]:
-        """A fork of the process answers inside. After an error it need not be there any more.
+        """A fork of the process answers inside.
 
         What a fork imports, the process imports too before the next one, which then need not.
         """
         self.ask("begin", modules=self._modules)
-        yield
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(WorkerError):  # it may be gone
+                self.ask("end")
+            raise
         self._modules = self.ask("end")["modules"]
 
-    def close(self) -> None:
+    def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):  # the group: a fork of it may be computing
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:

@@ -190,7 +190,8 @@ def main() -> None:
             tell({})
         elif do == "end":
             tell({"modules": [name for name in sys.modules if name not in before]})
-            break
+            if forked:
+                break
         else:
             try:
                 tell(getattr(side, do)(**request))
