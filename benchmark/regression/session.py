@@ -117,8 +117,8 @@ class Worker:
         self._modules = self.ask("end")["modules"]
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # the group: a fork of it may be computing
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # the group: a fork of it may be computing
 
     def close(self) -> None:
         self._kill()
