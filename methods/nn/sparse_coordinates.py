@@ -357,6 +357,15 @@ class TorchCoordinates(CoordinateManager):
         sums: Tensor = _SumPool.apply(features, kernel_map)
         return sums if mode == "sum" else sums / kernel_map.counts.clamp(min=1)[:, None]
 
+    def pool_items(self, features: Tensor, stride: int, mode: str) -> Tensor:
+        if mode != "max" or not compiled(features):
+            return super().pool_items(features, stride, mode)
+        items, rows = self.items(stride), torch.arange(len(features))  # items ascend
+        counts = torch.bincount(items, minlength=self.batch_size)
+        table = torch.full((self.batch_size, int(counts.max())), len(features), dtype=torch.int32)
+        table[items, rows - (counts.cumsum(0) - counts)[items]] = rows.int()
+        return _MaxPool.apply(features, KernelMap(table, len(features), symmetric=False))  # type: ignore[no-any-return]
+
 
 # ---------------------------------------------------------------------------------------------------------- convolution
 class _Workspace(threading.local):
