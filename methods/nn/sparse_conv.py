@@ -93,7 +93,7 @@ class SparseInstanceNorm(nn.Module):
 
 class SparseReLU(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.replace(functional.relu(x.features, inplace=True))
+        return x.replace(functional.relu(x.features))  # in place on the view that normalisation gives costs more
 
 
 class SparseGELU(nn.Module):

@@ -1,7 +1,8 @@
 """Sparse convolution in plain torch: which voxels meet at which tap of a kernel, and the product over them.
 
 Looking up a voxel is one read in a table over the bounding box where that is small, a binary search in sorted keys where
-it is not. The convolution has two ways, and takes the one that costs less for the map and the channels at hand:
+it is not. On a CPU with numba the products are ``sparse_product_numba``'s, and maps ``sparse_numba``'s. Elsewhere, and in
+half precision, the convolution has two ways, and takes the one that costs less for the map and the channels at hand:
 
 - by table: the rows that all taps of a few hundred outputs read are gathered side by side, zeros where there is no voxel,
   into a buffer that stays in the cache, and multiplied by the whole kernel at once. Backward, the gathered gradients serve
@@ -9,17 +10,18 @@ it is not. The convolution has two ways, and takes the one that costs less for t
 - by pairs: the rows of one tap are gathered and multiplied by the tap's matrix, and in the end the products that belong
   to a voxel are summed. Nothing is computed for absent voxels.
 
-Both sum in one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
+All sum in one fixed order: no atomics, so that the result is the same to the bit each time, on a GPU too.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -28,23 +30,34 @@ from torch import Tensor
 from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, DataError
-from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager, compiled, sparse_numba, unique
+from adlbench.methods.nn.sparse_tensor import Box, CoordinateManager, compiled, sparse_numba
 
 _TABLE_CELLS, _TABLE_CELLS_PER_VOXEL = 2**20, 128  # filling a table of so many costs less than 27 binary searches
+
+
+@cache
+def products() -> Any:
+    """The module ``sparse_product_numba``, imported when it is needed: numba takes a second."""
+    return importlib.import_module("adlbench.methods.nn.sparse_product_numba")
+
+
+def multiplies_compiled(features: Tensor) -> bool:
+    """Whether ``sparse_product_numba`` serves."""
+    return features.dtype in (torch.float32, torch.float64) and compiled(features) and products().AVAILABLE
 
 
 # ---------------------------------------------------------------------------------------------------------- kernel maps
 class KernelMap:
     """Which source voxel each tap of a kernel reads for each target voxel."""
 
-    def __init__(self, table: Tensor, num_sources: int, *, symmetric: bool):
+    def __init__(self, table: Tensor, num_sources: int, *, symmetric: bool, disjoint: bool = False):
         """``table`` int32 [targets, K]: rows of the sources, ``num_sources`` where there is no voxel.
 
-        ``symmetric`` says that sources and targets are the same voxels and the offsets are centred.
+        ``symmetric`` says that sources and targets are the same voxels and the offsets are centred, ``disjoint`` that no
+        source is read by two targets.
         """
-        self.table, self.num_sources, self.symmetric = table, num_sources, symmetric
+        self.table, self.num_sources, self.symmetric, self.disjoint = table, num_sources, symmetric, disjoint
         self.num_targets, self.taps = table.shape
-        self._adjoint: KernelMap | None = None
 
     @cached_property
     def counts(self) -> Tensor:
@@ -59,33 +72,60 @@ class KernelMap:
 
     @cached_property
     def pairs(self) -> Pairs:
-        if self.symmetric and self._adjoint is not None and "pairs" in vars(self._adjoint):
-            return self._adjoint.pairs.turned(self.taps)
         return Pairs.of(self)
+
+    @cached_property
+    def runs(self) -> Any:
+        """The pairs as ``sparse_product_numba`` wants them."""
+        return products().list_runs(self.table, self.num_sources)
 
     def prefers_table(self, channels: int) -> bool:
         """Whether computing zeros for absent voxels costs less than keeping pairs apart. The thresholds are measured: at 32
         channels a pair costs three times as much as a cell of the table, at 128 and above twice as much."""
         return self.num_pairs > self.num_targets * self.taps * min(0.5, 0.22 + channels / 512)
 
-    @property
+    @cached_property
     def adjoint(self) -> KernelMap:
         """The same pairs from targets to sources: of the gradient, and of the transposed convolution."""
-        if self._adjoint is None:
-            if self.symmetric:  # if j is at offset o of i, then i is at -o of j
-                table = self.table.flip(1)
-            elif compiled(self.table):
-                table = sparse_numba().turn_round(self.table, self.num_sources)
-            else:  # a tap reads no source for two targets, so that turning the pairs round loses none
-                cells = self.table.long() * self.taps + torch.arange(self.taps, device=self.table.device)
-                table = self.table.new_full(((self.num_sources + 1) * self.taps,), self.num_targets)
-                rows = torch.arange(self.num_targets, dtype=torch.int32, device=self.table.device)
-                table[cells.flatten()] = rows.repeat_interleave(self.taps)
-                table = table.view(-1, self.taps)[:-1].contiguous()
-            self._adjoint = KernelMap(table, self.num_targets, symmetric=self.symmetric)
-            self._adjoint.num_pairs = self.num_pairs
-            self._adjoint._adjoint = self
-        return self._adjoint
+        return _AdjointMap(self)
+
+
+class _AdjointMap(KernelMap):
+    """Makes of another map what it is asked for."""
+
+    def __init__(self, of: KernelMap):
+        self.num_targets, self.num_sources, self.taps = of.num_sources, of.num_targets, of.taps
+        self.symmetric, self.disjoint, self.adjoint = of.symmetric, of.disjoint, of
+
+    @cached_property
+    def table(self) -> Tensor:  # type: ignore[override]
+        table, absent = self.adjoint.table, self.num_sources
+        if self.symmetric:  # if j is at offset o of i, then i is at -o of j
+            return table.flip(1)
+        if compiled(table):
+            return sparse_numba().turn_round(table, self.num_targets)
+        # a tap reads no source for two targets, so that turning the pairs round loses none
+        cells = table.long() * self.taps + torch.arange(self.taps, device=table.device)
+        turned = table.new_full(((self.num_targets + 1) * self.taps,), absent)
+        rows = torch.arange(absent, dtype=torch.int32, device=table.device)
+        turned[cells.flatten()] = rows.repeat_interleave(self.taps)
+        return turned.view(-1, self.taps)[:-1].contiguous()
+
+    @cached_property
+    def num_pairs(self) -> int:
+        return self.adjoint.num_pairs
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        return self.adjoint.pairs.turned(self.taps) if self.symmetric else Pairs.of(self)
+
+    @cached_property
+    def runs(self) -> Any:
+        if self.symmetric:
+            return self.adjoint.runs.reversed()
+        if self.disjoint:
+            return self.adjoint.runs.swapped(self.num_targets)
+        return self.adjoint.runs.sorted_by_source(self.num_targets)
 
 
 @dataclass(frozen=True)
@@ -151,6 +191,7 @@ class Pairs:
             yield slice(first, len(self.sizes)), slice(start, start + count)
 
 
+@cache
 def kernel_offsets(kernel_size: int, dilation: int = 1) -> Tensor:
     """int64 [K, 3], (x, y, z) with x fastest: centred for odd sizes, 0 .. kernel_size - 1 for even ones."""
     start = -(kernel_size // 2) if kernel_size % 2 else 0
@@ -167,6 +208,11 @@ def _sort_pairs(cells: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]
     counts = (table.view(rows, columns) >= 0).sum(0)
     turned = table.view(rows, columns).t().flatten()
     return turned.index_select(0, _nonzero(turned >= 0)), functional.pad(counts.cumsum(0), (1, 0)).int()
+
+
+def _few_cells(coordinates: Tensor) -> int:
+    """Up to how many cells of a box a table over all of them pays."""
+    return max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(coordinates))
 
 
 def _nonzero(mask: Tensor) -> Tensor:
@@ -189,26 +235,47 @@ class TorchCoordinates(CoordinateManager):
             raise DataError(
                 f"a sparse tensor of {len(coordinates):,} voxels; fewer than 2^31 are possible: split the batch"
             )
-        low, high = torch.stack([coordinates.amin(0), coordinates.amax(0)]).tolist()
+        low, high, ordered = self._survey(coordinates)
         if low[0] < 0 or high[0] >= batch_size:
             raise DataError(f"coordinates name items {low[0]}..{high[0]} in a batch of {batch_size}")
         self._low, self._high = low[1:], high[1:]
         self._levels: dict[int, Tensor] = {1: coordinates}
         self._maps: dict[tuple[int, int, int, int], KernelMap] = {}
-        if not checked and not bool((self._keys(1, self._box(1)).diff() > 0).all()):
+        if checked:
+            return
+        box = self._box(1)
+        if ordered is None:
+            ordered = bool((self._keys(1, box).diff() > 0).all())
+        if not ordered:
             raise DataError("coordinates must be unique and in lexicographic order; make them with `quantise`")
+
+    @staticmethod
+    def _survey(coordinates: Tensor) -> tuple[list[int], list[int], bool | None]:
+        """Least and greatest of each column, and whether the rows are unique and ordered, if that is known."""
+        if compiled(coordinates):
+            found: tuple[list[int], list[int], bool] = sparse_numba().survey(coordinates)
+            return found
+        low, high = torch.stack([coordinates.amin(0), coordinates.amax(0)]).tolist()
+        return low, high, None
 
     def coordinates(self, stride: int) -> Tensor:
         if stride not in self._levels:
             # floor(floor(c / a) / b) = floor(c / ab), so that any finer level whose stride divides this one will do
             finer = max(known for known in self._levels if stride % known == 0)
-            item, voxels = self._levels[finer].split([1, 3], dim=1)
-            box = self._box(stride)
-            cells = voxels.div(stride, rounding_mode="floor")
-            coordinates = box.decode(unique(box.encode(item[:, 0], cells), self.batch_size * math.prod(box.size))[0])
-            coordinates[:, 1:] *= stride
-            self._levels[stride] = coordinates
+            self._levels[stride] = self._coarsen(self._levels[finer], stride)
         return self._levels[stride]
+
+    def _coarsen(self, finer: Tensor, stride: int) -> Tensor:
+        box = self._box(stride)
+        cells = self.batch_size * math.prod(box.size)
+        if compiled(finer) and cells <= _few_cells(finer):
+            found: Tensor = sparse_numba().coarsen(finer, box, stride, self.batch_size)
+            return found
+        item, voxels = finer.split([1, 3], dim=1)
+        keys = box.encode(item[:, 0], voxels.div(stride, rounding_mode="floor"))
+        coordinates = box.decode(keys.unique())
+        coordinates[:, 1:] *= stride
+        return coordinates
 
     def _box(self, stride: int, below: int = 0, above: int = 0) -> Box:
         """Around all voxels in units of ``stride``, and so many more on either side."""
@@ -228,14 +295,18 @@ class TorchCoordinates(CoordinateManager):
 
     def neighbours(self, stride: int, out_stride: int, kernel_size: int, dilation: int = 1) -> Tensor:
         """int32 [M, K]: for each output voxel and tap the input row there, the number of input rows where there is none."""
+        inputs, outputs = self.coordinates(stride), self.coordinates(out_stride)
+        if kernel_size == out_stride // stride and kernel_size % 2 == 0 and dilation == 1 and compiled(inputs):
+            box = self._box(out_stride)
+            if self.batch_size * math.prod(box.size) <= _few_cells(inputs):
+                return sparse_numba().children(inputs, outputs, box, stride, kernel_size, self.batch_size)
         offsets = kernel_offsets(kernel_size, dilation)
         # wide enough that no tap of any output voxel leaves the box and comes back in the next row
-        below = out_stride // stride - 1 - min(0, int(offsets.min()))
-        box = self._box(stride, below, max(0, int(offsets.max())))
-        inputs, outputs = self.coordinates(stride), self.coordinates(out_stride)
+        least, most = offsets[0, 0].item(), offsets[-1, 0].item()
+        box = self._box(stride, out_stride // stride - 1 - int(least), int(most))
         steps = ((offsets[:, 0] * box.size[1] + offsets[:, 1]) * box.size[2] + offsets[:, 2]).to(inputs.device)
         cells = self.batch_size * math.prod(box.size)
-        small = cells <= max(_TABLE_CELLS, _TABLE_CELLS_PER_VOXEL * len(inputs))
+        small = cells <= _few_cells(inputs)
         if small and compiled(inputs):
             return sparse_numba().neighbours(inputs, outputs, box, stride, steps, self.batch_size)
         keys, queries = self._keys(stride, box), self._keys(out_stride, box, stride)
@@ -264,7 +335,8 @@ class TorchCoordinates(CoordinateManager):
         if key not in self._maps:
             table = self.neighbours(stride, out_stride, kernel_size, dilation)
             symmetric = stride == out_stride and kernel_size % 2 == 1
-            self._maps[key] = KernelMap(table, len(self.coordinates(stride)), symmetric=symmetric)
+            disjoint = (kernel_size - 1) * dilation < out_stride // stride
+            self._maps[key] = KernelMap(table, len(self.coordinates(stride)), symmetric=symmetric, disjoint=disjoint)
         return self._maps[key]
 
     def convolve(
@@ -284,6 +356,15 @@ class TorchCoordinates(CoordinateManager):
             return _MaxPool.apply(features, kernel_map)  # type: ignore[no-any-return]
         sums: Tensor = _SumPool.apply(features, kernel_map)
         return sums if mode == "sum" else sums / kernel_map.counts.clamp(min=1)[:, None]
+
+    def pool_items(self, features: Tensor, stride: int, mode: str) -> Tensor:
+        if mode != "max" or not compiled(features):
+            return super().pool_items(features, stride, mode)
+        items, rows = self.items(stride), torch.arange(len(features))  # items ascend
+        counts = torch.bincount(items, minlength=self.batch_size)
+        table = torch.full((self.batch_size, int(counts.max())), len(features), dtype=torch.int32)
+        table[items, rows - (counts.cumsum(0) - counts)[items]] = rows.int()
+        return _MaxPool.apply(features, KernelMap(table, len(features), symmetric=False))  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------------------------------------------------- convolution
@@ -322,6 +403,10 @@ class _Convolution(torch.autograd.Function):
         features = features.contiguous()
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
+        ctx.compiled = multiplies_compiled(features)
+        if ctx.compiled:
+            out: Tensor = products().multiply(features, kernel, kernel_map.runs)
+            return out
         if kernel_map.prefers_table(max(kernel.shape[1:])):
             return _product_by_table(features, kernel, kernel_map)
         return _product_by_pairs(features, kernel, kernel_map.pairs)
@@ -336,6 +421,12 @@ class _Convolution(torch.autograd.Function):
         to_features: Tensor | None = None
         to_kernel: Tensor | None = None
         want_features, want_kernel = ctx.needs_input_grad[:2]
+        if ctx.compiled:
+            if want_features:
+                to_features = products().multiply(gradient, kernel, back.runs, transposed=True)
+            if want_kernel:
+                to_kernel = products().kernel_gradient(features, gradient, kernel, forth.runs)
+            return to_features, to_kernel, None
         if want_features and back.prefers_table(channels):
             to_kernel = _kernel_gradient_sums(kernel) if want_kernel else None
             to_features = _product_by_table(gradient, kernel.transpose(1, 2), back, features, to_kernel)

@@ -5,6 +5,11 @@ arrays of voxels times taps, in one or two. The results are the same to the bit.
 from __future__ import annotations
 
 import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numba
@@ -19,7 +24,29 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 Corner = tuple[int, int, int]
 
+PARALLEL = 2**20  # elementary operations from which further threads pay
+
 _jit: Any = numba.njit(nogil=True, cache=True)  # the decorator has no types
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+def share(work: Callable[[int, int], None], count: int, cost: int) -> None:
+    """``work(first, last)`` on parts of ``range(count)``, on as many threads as torch has, if all together is worth it."""
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1 or cost < PARALLEL:
+        work(0, count)
+        return
+    edges = [count * part // threads for part in range(threads + 1)]
+    list(_threads(os.getpid(), threads).map(work, edges[:-1], edges[1:]))
+
+
+@cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Kept by process: a fork has none of its parent's threads."""
+    return ThreadPoolExecutor(count)
+
+
+# ----------------------------------------------------------------------------------------------------------------- maps
 
 
 def neighbours(inputs: Tensor, outputs: Tensor, box: Box, unit: int, steps: Tensor, batch_size: int) -> Tensor:
@@ -27,10 +54,29 @@ def neighbours(inputs: Tensor, outputs: Tensor, box: Box, unit: int, steps: Tens
 
     Voxels are numbered in ``box``, in units of ``unit``; ``steps`` are differences of those numbers.
     """
-    table = np.full(batch_size * math.prod(box.size), len(inputs), np.int32)
     found = np.empty((len(outputs), len(steps)), np.int32)
+    table = _empty_cells.take(batch_size * math.prod(box.size))
     _neighbours(inputs.numpy(), outputs.numpy(), box.low, box.size, unit, steps.numpy(), table, found)
     return torch.from_numpy(found)
+
+
+class _EmptyCells(threading.local):
+    """A table without entries that is kept between calls: each takes out what it has put in, which costs less than filling."""
+
+    largest = 2**22  # beyond that it is not kept
+
+    def __init__(self) -> None:
+        self.table = np.empty(0, np.int32)
+
+    def take(self, cells: int) -> NDArray[np.int32]:
+        if cells > self.largest:
+            return np.full(cells, -1, np.int32)
+        if cells > len(self.table):
+            self.table = np.full(cells, -1, np.int32)
+        return self.table
+
+
+_empty_cells = _EmptyCells()
 
 
 @_jit
@@ -50,7 +96,90 @@ def _neighbours(
     for row in range(len(outputs)):
         number = _number(outputs[row], low, size, unit)
         for tap in range(len(steps)):
-            found[row, tap] = table[number + steps[tap]]
+            source = table[number + steps[tap]]
+            found[row, tap] = source if source >= 0 else len(inputs)
+    for row in range(len(inputs)):
+        table[_number(inputs[row], low, size, unit)] = -1
+
+
+def children(inputs: Tensor, outputs: Tensor, box: Box, stride: int, ratio: int, batch_size: int) -> Tensor:
+    """int32 [M, ratio^3] as ``neighbours`` for a kernel that is as wide as the strides' ratio, and covers each voxel of
+    ``outputs`` [M, 4]: which of ``inputs`` [N, 4] is at each place in it, N where none is. ``box`` counts in outputs."""
+    table = np.empty(batch_size * math.prod(box.size), np.int32)  # read where there is an output only
+    found = np.full((len(outputs), ratio**3), len(inputs), np.int32)
+    _children(inputs.numpy(), outputs.numpy(), box.low, box.size, stride, ratio, table, found)
+    return torch.from_numpy(found)
+
+
+@_jit
+def _children(
+    inputs: Integers, outputs: Integers, low: Corner, size: Corner, stride: int, ratio: int, table: Integers,
+    found: Integers,
+) -> None:  # fmt: skip
+    for row in range(len(outputs)):
+        table[_number(outputs[row], low, size, stride * ratio)] = row
+    for row in range(len(inputs)):
+        target = table[_number(inputs[row], low, size, stride * ratio)]
+        x, y = (inputs[row, 1] - outputs[target, 1]) // stride, (inputs[row, 2] - outputs[target, 2]) // stride
+        z = (inputs[row, 3] - outputs[target, 3]) // stride
+        found[target, (z * ratio + y) * ratio + x] = row
+
+
+def coarsen(coordinates: Tensor, box: Box, stride: int, batch_size: int) -> Tensor:
+    """int64 [M, 4] in lexicographic order: the voxels of ``stride`` that hold those of ``coordinates`` [N, 4]. ``box`` counts
+    in ``stride``."""
+    occupied = np.zeros((batch_size, *box.size), np.bool_)
+    found = np.empty((_occupy(coordinates.numpy(), box.low, box.size, stride, occupied.reshape(-1)), 4), np.int64)
+    _list_occupied(occupied, box.low, stride, found)
+    return torch.from_numpy(found)
+
+
+@_jit
+def _occupy(coordinates: Integers, low: Corner, size: Corner, stride: int, occupied: Any) -> int:
+    count = 0
+    for row in range(len(coordinates)):
+        number = _number(coordinates[row], low, size, stride)
+        count += not occupied[number]
+        occupied[number] = True
+    return count
+
+
+@_jit
+def _list_occupied(occupied: Any, low: Corner, stride: int, found: Integers) -> None:
+    row = 0
+    items, width, depth, height = occupied.shape
+    for item in range(items):
+        for x in range(width):
+            for y in range(depth):
+                for z in range(height):
+                    if occupied[item, x, y, z]:
+                        found[row, 0], found[row, 1] = item, (x + low[0]) * stride
+                        found[row, 2], found[row, 3] = (y + low[1]) * stride, (z + low[2]) * stride
+                        row += 1
+
+
+def survey(coordinates: Tensor) -> tuple[list[int], list[int], bool]:
+    """Of ``coordinates`` int64 [N, 4] the least and greatest of each column, and whether they are unique and in lexicographic
+    order."""
+    extremes = np.empty((2, 4), np.int64)
+    ordered = _survey(coordinates.numpy(), extremes)
+    return *extremes.tolist(), bool(ordered)  # type: ignore[return-value]
+
+
+@_jit
+def _survey(coordinates: Integers, extremes: Integers) -> bool:
+    extremes[:] = coordinates[0]
+    ordered = True
+    for row in range(1, len(coordinates)):
+        sign = 0
+        for axis in range(4):
+            value, before = coordinates[row, axis], coordinates[row - 1, axis]
+            extremes[0, axis] = min(extremes[0, axis], value)
+            extremes[1, axis] = max(extremes[1, axis], value)
+            if sign == 0:
+                sign = (value > before) - (value < before)
+        ordered = ordered and sign > 0
+    return ordered
 
 
 def count_pairs(table: Tensor, absent: int) -> int:
@@ -66,29 +195,75 @@ def _count_pairs(table: Integers, absent: int) -> int:
     return total
 
 
-def unique(keys: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``torch.unique`` of ``keys`` int64 [N] in [0, cells): the sorted values, the place of each key among them, counts."""
-    counts = np.zeros(cells, np.int64)
-    _add_up(keys.numpy(), counts)
-    values = np.flatnonzero(counts)
-    inverse = np.empty(len(keys), np.int64)
-    kept = counts[values]
-    _look_up(keys.numpy(), values, counts, inverse)
-    return torch.from_numpy(values), torch.from_numpy(inverse), torch.from_numpy(kept)
+def extremes(points: Tensor) -> tuple[list[float], list[float]]:
+    """The least and the greatest of each column of ``points`` [N, 3]; not a number if one is."""
+    found = np.empty((2, 3), np.float32)
+    _extremes(points.numpy(), found)
+    low, high = found.tolist()
+    return low, high
 
 
 @_jit
-def _add_up(keys: Integers, counts: Integers) -> None:
-    for key in keys:
-        counts[key] += 1
+def _extremes(points: Floats, found: Floats) -> None:
+    found[:] = points[0]
+    for row in range(len(points)):
+        for axis in range(3):
+            value = points[row, axis]
+            found[0, axis] = value if not value >= found[0, axis] else found[0, axis]
+            found[1, axis] = value if not value <= found[1, axis] else found[1, axis]
+            if not np.isfinite(value):
+                found[:] = value
+                return
+
+
+def gather_points(points: Tensor, box: Box, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``points`` [N, 3] with whole numbers inside ``box``, as many of each item, item after item: the voxels int64 [V, 4] in
+    lexicographic order, which of them each point is in [N], and how many each holds [V]."""
+    table = np.zeros(batch_size * math.prod(box.size), np.int32)
+    inverse = np.empty(len(points), np.int64)
+    voxels = _count_points(points.numpy(), box.low, box.size, batch_size, table, inverse)
+    coordinates, counts = np.empty((voxels, 4), np.int64), np.empty(voxels, np.int64)
+    _list_voxels(table.reshape(batch_size, *box.size), box.low, coordinates, counts)
+    _look_up(table, inverse)
+    return torch.from_numpy(coordinates), torch.from_numpy(inverse), torch.from_numpy(counts)
 
 
 @_jit
-def _look_up(keys: Integers, values: Integers, places: Integers, inverse: Integers) -> None:
-    for place in range(len(values)):
-        places[values[place]] = place
-    for row in range(len(keys)):
-        inverse[row] = places[keys[row]]
+def _count_points(
+    points: Floats, low: Corner, size: Corner, batch_size: int, table: Integers, inverse: Integers
+) -> int:  # fmt: skip
+    each, voxels = len(points) // batch_size, 0
+    for item in range(batch_size):
+        for row in range(item * each, (item + 1) * each):
+            x, y, z = int(points[row, 0]) - low[0], int(points[row, 1]) - low[1], int(points[row, 2]) - low[2]
+            number = ((item * size[0] + x) * size[1] + y) * size[2] + z
+            inverse[row] = number
+            voxels += table[number] == 0
+            table[number] += 1
+    return voxels
+
+
+@_jit
+def _list_voxels(table: Integers, low: Corner, coordinates: Integers, counts: Integers) -> None:
+    """Puts the voxels' rows in the place of the numbers of points."""
+    row = 0
+    items, width, depth, height = table.shape
+    for item in range(items):
+        for x in range(width):
+            for y in range(depth):
+                for z in range(height):
+                    if table[item, x, y, z]:
+                        coordinates[row, 0], coordinates[row, 1] = item, x + low[0]
+                        coordinates[row, 2], coordinates[row, 3] = y + low[1], z + low[2]
+                        counts[row] = table[item, x, y, z]
+                        table[item, x, y, z] = row
+                        row += 1
+
+
+@_jit
+def _look_up(table: Integers, inverse: Integers) -> None:
+    for row in range(len(inverse)):
+        inverse[row] = table[inverse[row]]
 
 
 def turn_round(table: Tensor, num_sources: int) -> Tensor:

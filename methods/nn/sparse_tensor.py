@@ -62,9 +62,13 @@ def quantise(points: Tensor, voxel_size: float) -> Voxels:
 
     Raises DataError for points that are not finite, or so far apart that voxels cannot be numbered.
     """
+    if points.numel() == 0:
+        raise DataError("a batch of point clouds without points; give every item at least one")
     scaled = (points.detach().float() / voxel_size).floor().flatten(0, 1)  # [B * P, 3]
-    columns = scaled.t().contiguous()  # along which the extremes are found several times faster
-    low, high = torch.stack([columns.amin(1), columns.amax(1)]).tolist()
+    if compiled(scaled):
+        low, high = sparse_numba().extremes(scaled)
+    else:
+        low, high = torch.stack([scaled.amin(0), scaled.amax(0)]).tolist()
     if not all(math.isfinite(value) for value in low + high):
         raise DataError("a point cloud holds a coordinate that is not finite; remove or repair the point")
     box = Box.around([int(value) for value in low], [int(value) for value in high])
@@ -72,8 +76,11 @@ def quantise(points: Tensor, voxel_size: float) -> Voxels:
         raise DataError(
             f"a batch of point clouds spans {box.size} voxels of {voxel_size}; raise voxel_size or remove outliers"
         )
+    if compiled(scaled) and len(points) * math.prod(box.size) <= max(2**18, 32 * len(scaled)):  # counting pays
+        coordinates, inverse, counts = sparse_numba().gather_points(scaled, box, len(points))
+        return Voxels(coordinates, inverse.view(points.shape[:2]), counts)
     item = torch.arange(len(points), device=points.device).repeat_interleave(points.shape[1])
-    keys, inverse, counts = unique(box.encode(item, scaled.long()), len(points) * math.prod(box.size))
+    keys, inverse, counts = box.encode(item, scaled.long()).unique(return_inverse=True, return_counts=True)
     return Voxels(box.decode(keys), inverse.view(points.shape[:2]), counts)
 
 
@@ -91,14 +98,6 @@ def _has_numba() -> bool:
 def sparse_numba() -> Any:
     """The module, imported when it is needed: numba takes a second."""
     return importlib.import_module("adlbench.methods.nn.sparse_numba")
-
-
-def unique(keys: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of ``keys`` int64 [N] in [0, cells): the sorted values, the place of each key among them, and how often each is there."""
-    if compiled(keys) and cells <= max(2**18, 32 * len(keys)):  # counting costs less than sorting
-        found: tuple[Tensor, Tensor, Tensor] = sparse_numba().unique(keys, cells)
-        return found
-    return torch.unique(keys, return_inverse=True, return_counts=True)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,14 @@ def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
-@pytest.fixture(params=["by table", "by pairs", "as it chooses"])
+@pytest.fixture(params=["compiled", "by table", "by pairs", "as it chooses"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of convolving, and the mixtures of them that the number of neighbours leads to."""
+    """Compiled; both ways of plain torch, and the mixtures of them that the number of neighbours leads to."""
+    if request.param == "compiled":
+        if not sparse_coordinates.multiplies_compiled(torch.ones(1)):
+            pytest.skip("numba is not installed, or the processor has no AVX2")
+        return
+    monkeypatch.setattr(sparse_coordinates, "multiplies_compiled", lambda features: False)
     if request.param != "as it chooses":
         monkeypatch.setattr(KernelMap, "prefers_table", lambda self, channels: request.param == "by table")
 
