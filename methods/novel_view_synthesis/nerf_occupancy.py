@@ -1,8 +1,9 @@
 """NeRF's network with an occupancy grid in place of the coarse network: samples only where there can be something.
 
 The network, encodings and loss are those of Mildenhall et al. 2020 (``nerf``). Which parts of the scene are empty is kept
-in a grid that is refreshed from the network's own density, rays are sampled at even steps in the rest, and a step takes as
-many rays as fill ``batch_samples`` samples: Müller et al. 2022, appendix C and D; nerfacc (Li et al. 2023).
+in a grid that is refreshed from the network's own density, rays are sampled at even steps in the rest, samples that add
+nothing to a colour are left out, and a step takes as many rays as fill ``batch_samples`` with the others: Müller et al. 2022,
+appendix C and D; nerfacc (Li et al. 2023).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwo
 # The network sees a multiple of so many samples: each step has another number of them, and a matrix product in bfloat16
 # on a CPU is compiled anew for every shape that it has not met, which takes longer than the product.
 PADDED_TO = 512
+MOST_MARCHED = 16  # times the batch: samples before those that add nothing are left out (as in instant-ngp)
 
 
 class PackedRendering(NamedTuple):
@@ -63,27 +65,45 @@ class OccupancyField(nn.Module):
         return self.grid.march(rays, near, far, self.step / rays.directions.norm(dim=-1), generator)
 
     def render(self, rays: Rays, samples: Samples, autocast: Autocast) -> PackedRendering:
-        """Rays [R] through samples of theirs."""
+        """Rays [R] through those samples of theirs that add to the colour.
+
+        Where there is no density, or too little light is left, a weight is 0 and so is every gradient: ReLU's, too. Such
+        samples are found without gradients, and only the others are asked with them (``render_visibility`` of nerfacc, the
+        compaction of instant-ngp).
+        """
         ray, depths, lengths = samples
-        count, missing = len(ray), -len(ray) % PADDED_TO
-        some = F.pad(ray, (0, missing))
-        position = self.encode(rays.origins[some] + F.pad(depths, (0, missing))[:, None] * rays.directions[some])
-        direction = self.encode_direction(F.normalize(rays.directions, dim=-1))[some]
+        speed = rays.directions.norm(dim=-1)
+        some = _padded(ray)
+        position = self.encode(rays.origins[some] + _padded(depths)[:, None] * rays.directions[some])
+        with torch.no_grad(), autocast():
+            hidden = self.network.trunk_in_parts(position)
+            density = F.relu(self.network.density(hidden)[: len(ray), 0])
+        lengths = lengths * speed[ray]
+        kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
+        ray, depths, lengths = ray[kept], depths[kept], lengths[kept]
+
+        some = _padded(kept)
+        direction = self.encode_direction(rays.directions / speed[:, None])[_padded(ray)]
         with autocast():
-            raw, rgb = self.network(position[:, None], direction)
-        lengths = lengths * rays.directions.norm(dim=-1)[ray]
-        density, rgb = F.relu(raw[:count, 0]), rgb[:count, 0]
-        weights, _, opacity = composite_packed(density, lengths, ray, len(rays.origins), self.stop_below)
-        colour = accumulate_packed(weights, rgb, ray, len(rays.origins))
-        return PackedRendering(colour + (1 - opacity)[:, None] * self.background, samples, weights, opacity)
+            hidden = self.network.trunk(position[some]) if torch.is_grad_enabled() else hidden[some]
+            raw, rgb = self.network.heads(hidden, direction)
+        weights, _, opacity = composite_packed(F.relu(raw[: len(ray)]), lengths, ray, len(speed), self.stop_below)
+        colour = accumulate_packed(weights, rgb[: len(ray)], ray, len(speed))
+        colour = colour + (1 - opacity)[:, None] * self.background
+        return PackedRendering(colour, Samples(ray, depths, lengths), weights, opacity)
 
     def density(self, points: Tensor, autocast: Autocast) -> Tensor:
         with autocast():
-            return F.relu(self.network.raw_density(self.encode(points)))
+            return F.relu(self.network.density(self.network.trunk_in_parts(self.encode(points)))[:, 0])
 
     def encode(self, points: Tensor) -> Tensor:
         encoded: Tensor = self.encode_position((points - self.center) / self.radius)
         return encoded
+
+
+def _padded(values: Tensor) -> Tensor:
+    """With zeros behind [M], to a multiple of ``PADDED_TO``."""
+    return F.pad(values, (0, -len(values) % PADDED_TO))
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,7 @@ class OccupancyNeRF(NeRF):
     shares_batches: ClassVar[bool] = False  # each device would march through another number of samples
     synchronises: ClassVar[str] = "the number of samples in occupied cells decides the shapes of tensors"
 
-    batch_samples: int = 262_144  # in a step, about
+    batch_samples: int = 262_144  # in a step, about, that add to a colour
     grid_resolution: int = 128
     steps_across: int = 1024  # the scene's bounding sphere
     grid_every: int = 16  # steps between two updates of the grid
@@ -153,7 +173,8 @@ class OccupancyNeRF(NeRF):
         self.optimizer.step()
         self.context.count(self.rays_a_step)
         # As many rays as fill the batch, with less than half a change from one step to the next.
-        wanted = self.rays_a_step * self.batch_samples / max(1, len(samples.ray))
+        filled = max(1, len(rendered.samples.ray), len(samples.ray) / MOST_MARCHED)
+        wanted = self.rays_a_step * self.batch_samples / filled
         limit = self.batch_rays
         self.rays_a_step = round(min(max(wanted, self.rays_a_step / 1.5, 1), self.rays_a_step * 1.5 + 1, limit))
         return {"loss": loss.detach(), "psnr": -10 * torch.log10(loss.detach())}
