@@ -18,6 +18,8 @@ from adlbench.benchmark.api import AdlbenchError
 
 Array = NDArray[np.floating]
 
+MAX_PAIRS = 2**31  # of the earth mover's distance: 16 GiB a table
+
 
 @dataclass(frozen=True)
 class SurfaceComparison:
@@ -69,11 +71,16 @@ def earth_movers_distance(points: Array, truth: Array, epsilon: float = 2e-3, ro
     Sinkhorn's algorithm in logarithms with falling entropy (Schmitzer 2019), down to ``epsilon`` of the largest distance with
     ``rounds`` iterations at each of its halvings. Its plan is then rounded to one that moves all mass exactly (Altschuler et
     al. 2017, algorithm 2), so the value is never below the true distance; at the default it is within about 2 % of it, or of
-    ``epsilon`` times the largest distance. O(N M) memory: some thousand points.
+    ``epsilon`` times the largest distance. O(N M) memory: some thousand points; from 2^31 pairs on refused.
     """
     if not len(points) or not len(truth):
         raise AdlbenchError(
             f"earth mover's distance of {len(points)} and {len(truth)} points; both sets need at least one"
+        )
+    if len(points) * len(truth) >= MAX_PAIRS:
+        raise AdlbenchError(
+            f"earth mover's distance of {len(points):,} and {len(truth):,} points keeps tables of "
+            f"{len(points) * len(truth) * 8 / 2**30:,.0f} GiB; draw a few thousand of each"
         )
     cost = cdist(points, truth)
     largest = float(cost.max())

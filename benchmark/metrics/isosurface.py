@@ -48,7 +48,7 @@ def extract_mesh(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
     """Marching cubes at 0 of ``values`` as ``sample_field`` returns them: vertices [V, 3] in [-1, 1]^3, faces [F, 3].
 
     Faces are counter-clockwise seen from where the field is positive. Without a change of sign both are empty; NaN counts as
-    outside.
+    outside. Vertices are numbered in 32 bits, as in scikit-image: 2^31 of them would need a grid of some 10^12 values.
     """
     from skimage.measure import marching_cubes
 

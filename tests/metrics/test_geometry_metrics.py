@@ -119,3 +119,6 @@ def test_earth_movers_distance_of_unequal_sets_and_of_none() -> None:
     assert earth_movers_distance(points, points[::-1]) < 0.02 * np.ptp(points)
     with pytest.raises(AdlbenchError, match="0 and 50 points"):
         earth_movers_distance(points[:0], points)
+    many = np.broadcast_to(np.zeros(3), (2**16, 3))
+    with pytest.raises(AdlbenchError, match="65,536 and 32,768 points keeps tables of 16 GiB"):
+        earth_movers_distance(many, many[: 2**15])
