@@ -29,6 +29,7 @@ from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwo
 # The network sees a multiple of so many samples: each step has another number of them, and a matrix product in bfloat16
 # on a CPU is compiled anew for every shape that it has not met, which takes longer than the product.
 PADDED_TO = 512
+WORTH_LEAVING_OUT = 0.75  # the share that must be left for it: to find it costs a quarter of a step
 MOST_MARCHED = 16  # times the batch: samples before those that add nothing are left out (as in instant-ngp)
 
 
@@ -64,29 +65,26 @@ class OccupancyField(nn.Module):
         near, far = sphere_bounds(rays, self.center, self.radius, self.near, self.far)
         return self.grid.march(rays, near, far, self.step / rays.directions.norm(dim=-1), generator)
 
-    def render(self, rays: Rays, samples: Samples, autocast: Autocast) -> PackedRendering:
-        """Rays [R] through those samples of theirs that add to the colour.
+    def render(self, rays: Rays, samples: Samples, autocast: Autocast, leave_out: bool = False) -> PackedRendering:
+        """Rays [R] through samples of theirs.
 
-        Where there is no density, or too little light is left, a weight is 0 and so is every gradient: ReLU's, too. Such
-        samples are found without gradients, and only the others are asked with them (``render_visibility`` of nerfacc, the
-        compaction of instant-ngp).
+        With ``leave_out`` only those that add to a colour are asked with gradients; the others are found without. Where there
+        is no density, or too little light is left, a weight is 0 and so is every gradient, ReLU's too: it changes nothing but
+        the time (``render_visibility`` of nerfacc, the compaction of instant-ngp).
         """
         ray, depths, lengths = samples
         speed = rays.directions.norm(dim=-1)
         some = _padded(ray)
         position = self.encode(rays.origins[some] + _padded(depths)[:, None] * rays.directions[some])
-        with torch.no_grad(), autocast():
-            hidden = self.network.trunk_in_parts(position)
-            density = F.relu(self.network.density(hidden)[: len(ray), 0])
         lengths = lengths * speed[ray]
-        kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
-        ray, depths, lengths = ray[kept], depths[kept], lengths[kept]
-
-        some = _padded(kept)
+        if leave_out:
+            with torch.no_grad(), autocast():
+                density = F.relu(self.network.density(self.network.trunk_in_parts(position))[: len(ray), 0])
+            kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
+            ray, depths, lengths, position = ray[kept], depths[kept], lengths[kept], position[_padded(kept)]
         direction = self.encode_direction(rays.directions / speed[:, None])[_padded(ray)]
         with autocast():
-            hidden = self.network.trunk(position[some]) if torch.is_grad_enabled() else hidden[some]
-            raw, rgb = self.network.heads(hidden, direction)
+            raw, rgb = self.network.heads(self.network.trunk(position), direction)
         weights, _, opacity = composite_packed(F.relu(raw[: len(ray)]), lengths, ray, len(speed), self.stop_below)
         colour = accumulate_packed(weights, rgb[: len(ray)], ray, len(speed))
         colour = colour + (1 - opacity)[:, None] * self.background
@@ -154,16 +152,20 @@ class OccupancyNeRF(NeRF):
             self.field = OccupancyField(self, data.schema).to(context.device)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
         self.rays_a_step = max(1, self.batch_samples // self.steps_across)
+        self.leave_out = True
 
     def step(self) -> Mapping[str, Tensor]:
         field: OccupancyField = self.field  # type: ignore[assignment]
         if self.context.step % self.grid_every == 0:
             self._update_grid(field)
+            self.leave_out = True
         generator = self.context.generator("rays")
         crop = self.precrop_fraction if self.context.step < self.precrop_steps else 1.0
         rays, target = self.views.sample_rays(self.rays_a_step, generator, crop)
         samples = field.sample(rays, generator)
-        rendered = field.render(rays, samples, self.context.autocast)
+        rendered = field.render(rays, samples, self.context.autocast, self.leave_out)
+        if self.leave_out:  # tried after each update of the grid, and kept up where it pays
+            self.leave_out = len(rendered.samples.ray) < WORTH_LEAVING_OUT * len(samples.ray)
         loss = F.mse_loss(rendered.rgb, target)
         decay = (self.final_learning_rate / self.learning_rate) ** self.context.progress
         for group in self.optimizer.param_groups:
@@ -192,8 +194,9 @@ class OccupancyNeRF(NeRF):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rays_a_step": self.rays_a_step}
+        return super().state_dict() | {"rays_a_step": self.rays_a_step, "leave_out": self.leave_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict({name: value for name, value in state.items() if name != "rays_a_step"})
-        self.rays_a_step = state["rays_a_step"]
+        own = ("rays_a_step", "leave_out")
+        super().load_state_dict({name: value for name, value in state.items() if name not in own})
+        self.rays_a_step, self.leave_out = state["rays_a_step"], state["leave_out"]

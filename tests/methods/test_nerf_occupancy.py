@@ -68,7 +68,7 @@ def test_it_learns_the_sphere_and_empties_the_space_around_it() -> None:
 def test_rays_fill_the_batch_of_samples() -> None:
     made = method(60, batch_rays=4096)
     rays, _ = made.views.sample_rays(made.rays_a_step, made.context.generator("rays"))
-    rendered = made.field.render(rays, made.field.sample(rays), made.context.autocast)
+    rendered = made.field.render(rays, made.field.sample(rays), made.context.autocast, made.leave_out)
     assert 0.5 < len(rendered.samples.ray) / SMALL["batch_samples"] < 2
 
 
@@ -81,7 +81,7 @@ def test_samples_that_add_nothing_change_neither_colour_nor_gradient() -> None:
         field.network.density.weight.mul_(20)
         field.network.density.bias.sub_(10)
     samples = field.sample(rays)
-    rendered = field.render(rays, samples, made.context.autocast)
+    rendered = field.render(rays, samples, made.context.autocast, leave_out=True)
     assert len(rendered.samples.ray) < 0.7 * len(samples.ray)
 
     ray, depths, lengths = samples
