@@ -95,7 +95,10 @@ def run_cell(
     interruption: Interrupted | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        for unfinished in (
+            *folder.glob(".*.tmp"),
+            *folder.glob("*/.*.tmp"),
+        ):  # of a process that was killed while it wrote
             unfinished.unlink()
         write_json_text(folder / "cell.json", spec.to_json())
         ranks = Ranks()
@@ -306,9 +309,12 @@ def make_context(spec: CellSpec, folder: Path, clock: Clock, ranks: Ranks | None
 def configure_torch(spec: CellSpec, context: CellContext) -> None:
     """The global generators start at a seed of their own; on an accelerator the deterministic mode is a recorded switch."""
     seed = context.seed("global")
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(
+        seed
+    )  # torch.manual_seed keeps a traceback for accelerators that are not there: 8 ms
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that still draw from the global state
     if context.device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
         torch.use_deterministic_algorithms(spec.deterministic, warn_only=True)
         torch.backends.cudnn.deterministic = spec.deterministic
         torch.backends.cudnn.benchmark = not spec.deterministic

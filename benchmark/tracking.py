@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT_PREFIX = "adlbench/"
 DELIVERED = "mlflow.json"
-BATCH = 900  # metrics in one log_batch call, which takes 1000 entities; the parameters go with the first
+BATCH = 900  # metrics in one log_batch call, which takes 1000 entities; the parameters go with the last
 MAX_TAG = 5000
 ROW_TAG = "adlbench.row"  # what a leaderboard needs of a run, in one value: 30 tags and metrics each cost a look-up
 ROW_AXES = (
@@ -114,6 +114,8 @@ class Tracker:
         earlier = _marker(folder)
         if earlier == {**stamp, "whole": True}:
             return None
+        for unfinished in folder.glob(f".{DELIVERED}.*.tmp"):  # of a runner that was killed while it wrote the marker
+            unfinished.unlink()
         if earlier == {**stamp, "whole": False} and self._kept_whole(record):
             write_json(marker, {**stamp, "whole": True})
             return None
@@ -130,23 +132,26 @@ class Tracker:
 
     def _export(self, folder: Path, record: Record) -> str:
         from mlflow.entities import Param, RunTag
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         experiment = self._experiment(record.task)
         tags = {**_tags(record), "mlflow.parentRunId": self._parent(record.task), "invocation": self._invocation}
         tags["adlbench.delivered"] = "partial"
         run = self._client.create_run(experiment, start_time=_milliseconds(record), tags=tags, run_name=record.name)
         run_id = run.info.run_id
-        params = [Param(key, str(value)[:MAX_TAG]) for key, value in _params(record).items()]
-        for batch in _batches(_metrics(folder, record)):
-            self._client.log_batch(run_id, metrics=batch, params=params)
-            params = []
         self._log_dataset(run_id, record)
+        # The client's own log_artifact asks the store for the run first, with all its tags.
+        artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
         for name in ("record.json", "log.txt", "curve.json"):
             if (folder / name).exists():
-                self._client.log_artifact(run_id, str(folder / name))
+                artifacts.log_artifact(str(folder / name))
         if (folder / "images").is_dir():
-            self._client.log_artifacts(run_id, str(folder / "images"), "images")
-        self._client.log_batch(run_id, tags=[RunTag("adlbench.delivered", "whole")])
+            artifacts.log_artifacts(str(folder / "images"), "images")
+        params = [Param(key, str(value)[:MAX_TAG]) for key, value in _params(record).items()]
+        *others, last = _batches(_metrics(folder, record))
+        for batch in others:
+            self._client.log_batch(run_id, metrics=batch)
+        self._client.log_batch(run_id, metrics=last, params=params, tags=[RunTag("adlbench.delivered", "whole")])
         status = "FINISHED" if record.status == "done" else "FAILED"
         self._client.set_terminated(run_id, status, end_time=_milliseconds(record) + int(1000 * record.wall_seconds))
         return str(run_id)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from pathlib import Path
@@ -35,7 +36,14 @@ Context = ForkServerContext | SpawnContext | ForkContext
 WATCH_SECONDS = 0.5  # between two looks at memory, processes and log
 LOCK = ".lock"
 # Modules that cost seconds to import are loaded once, in the fork server, and only when a cell of that kind needs them.
-PRELOAD = ["adlbench.benchmark.cell", "scipy.spatial", "skimage.measure", "sklearn.datasets"]
+# The command line is what Python gives every child as its main module.
+PRELOAD = [
+    "adlbench.benchmark.cli.main",
+    "adlbench.benchmark.cell",
+    "scipy.spatial",
+    "skimage.measure",
+    "sklearn.datasets",
+]
 WARM = "adlbench.benchmark.execution.warm"  # after all others
 PRELOAD_BY_KIND = {TaskKind.GENERATION: ["torchvision", "torch_fidelity"]}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -50,6 +58,15 @@ def process_context(spec: ExecutorSpec, cells: Iterable[CellSpec]) -> Context:
     context = multiprocessing.get_context("forkserver")
     extra = [name for kind in sorted({cell.task.kind for cell in cells}) for name in PRELOAD_BY_KIND.get(kind, [])]
     context.set_forkserver_preload([*PRELOAD, *extra, WARM])
+    # OpenBLAS starts the threads that it was loaded with anew in every fork, where they spin for 50 ms before they rest.
+    # With one there are none, and set_threads can still ask for more.
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["OPENBLAS_NUM_THREADS"]
+    else:
+        os.environ["OPENBLAS_NUM_THREADS"] = before
     return context
 
 

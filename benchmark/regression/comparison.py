@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from adlbench.benchmark.regression.results import (
     exit_code,
     read_result,
 )
-from adlbench.benchmark.regression.session import Rounds, Tree, Worker, WorkerError, measure, quiet_core
+from adlbench.benchmark.regression.session import Rounds, Tree, Work, Worker, WorkerError, measure, quiet_core
 from adlbench.benchmark.regression.speed import SpeedRule, SpeedVerdict
 from adlbench.benchmark.specs import Request, SuiteSpec
 
@@ -228,9 +229,11 @@ def _accuracy(
             if name not in names[1]:
                 continue
             say(f"accuracy of {name}")
-            for side, worker, found in zip("ab", sides, results):
+            for side, worker, found, own in zip("ab", sides, results, cells):
                 path = folder / side / name
-                worker.ask("train", name=name, folder=str(path.absolute()))
+                with contextlib.ExitStack() as stack:
+                    _fork(stack, worker, own[name])
+                    worker.ask("train", name=name, folder=str(path.absolute()))
                 found.append(read_result(path))
             first = results[0][0], results[1][0]
             if all(result.status == "done" for result in first) and first[0].equals(first[1]):
@@ -248,11 +251,12 @@ def _speed(
     workers: Sequence[Worker], cells: Sequence[dict[str, Any]], folder: Path, rule: SpeedRule, seconds: float
 ) -> list[SpeedFinding]:
     """Training steps, inference calls and memory of one cell, which is given as each worker knows it."""
-    group, what = cells[0]["group"], "start"
+    group = cells[0]["group"]
     limit = min(cell["steps"] or 10**9 for cell in cells)
     clock = "cpu" if cells[0]["device"] == "cpu" else "wall"
     trio = (workers[0], workers[1], workers[2])
     findings: list[SpeedFinding] = []
+    memory: list[list[dict[str, float | None]]] = []
 
     def train(worker: Worker, n: int) -> dict[str, float]:
         return worker.ask("steps", n=n, limit=limit)
@@ -260,34 +264,49 @@ def _speed(
     def infer(worker: Worker, n: int) -> dict[str, float]:
         return worker.ask("inference", n=n)
 
+    @contextlib.contextmanager
+    def opened() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for index, (worker, cell) in enumerate(zip(workers, cells)):
+                _fork(stack, worker, cell)
+                worker.ask("open", name=cell["name"], folder=str((folder / f"speed{index}").absolute()))
+            yield
+            memory.append([worker.ask("memory") for worker in workers])
+
     try:
-        for index, (worker, cell) in enumerate(zip(workers, cells)):
-            worker.ask("open", name=cell["name"], folder=str((folder / f"speed{index}").absolute()))
-        for what, ask, most in (("train", train, max(1, limit - 1)), ("inference", infer, 10**6)):
-            rounds = measure(trio, ask, what, rule, clock, seconds / 2, most)
+        works = {"train": Work(train, max(1, limit - 1)), "inference": Work(infer)}
+        for rounds in measure(trio, opened, works, rule, clock, seconds):
             findings.append(_speed_finding(group, rounds, clock, rule))
-        findings.append(_memory_finding(group, [worker.ask("memory") for worker in workers]))
+        findings.append(_memory_finding(group, memory))
     except WorkerError as error:
-        findings.append(SpeedFinding(group, what, "could not run", str(error)))
+        findings.append(SpeedFinding(group, "speed", "could not run", str(error)))
     return findings
 
 
+def _fork(stack: contextlib.ExitStack, worker: Worker, cell: dict[str, Any]) -> None:
+    """On a processor each start is a process of its own; on an accelerator, where to begin takes seconds, only its arrays are."""
+    if cell["device"] == "cpu":
+        stack.enter_context(worker.forked())
+
+
 def _speed_finding(group: str, rounds: Rounds, clock: str, rule: SpeedRule) -> SpeedFinding:
-    verdict = speed.judge(*rounds.columns(clock), rule)
+    verdict = speed.judge(*rounds.columns(clock), rule, rounds.starts)
     outcome, reason, wall = verdict.outcome, verdict.reason, None
     if clock == "cpu":
-        wall = speed.judge(*rounds.columns("wall"), SpeedRule(minimum_effect=max(WALL_EFFECT, rule.minimum_effect)))
+        wall_rule = SpeedRule(minimum_effect=max(WALL_EFFECT, rule.minimum_effect))
+        wall = speed.judge(*rounds.columns("wall"), wall_rule, rounds.starts)
         if outcome == "pass" and wall.outcome == "slower" and wall.change.low > WALL_EFFECT:
             outcome, reason = "slower", f"{wall.reason} in wall time, while the processor does no more than before"
     return SpeedFinding(group, rounds.what, outcome, reason, clock, verdict, wall, rounds.per_round, rounds)
 
 
-def _memory_finding(group: str, answers: Sequence[dict[str, float | None]]) -> SpeedFinding:
-    kind = "device" if answers[0]["device"] is not None else "resident"
-    known = [answer[kind] for answer in answers]
-    if any(value is None for value in known):
+def _memory_finding(group: str, starts: Sequence[Sequence[dict[str, float | None]]]) -> SpeedFinding:
+    """From the peaks of the three processes in each start."""
+    kind = "device" if starts[0][0]["device"] is not None else "resident"
+    known = [[answer[kind] for answer in answers] for answers in starts]
+    if any(value is None for answers in known for value in answers):
         return SpeedFinding(group, "memory", "pass", "this system does not tell a process's peak memory")
-    base, control, head = (float(value or 0.0) for value in known)
+    base, control, head = (statistics.median(float(value or 0.0) for value in side) for side in zip(*known))
     before = max(base, control)
     more = head - before
     allowed = max(MEMORY_FLOOR_MB, MEMORY_EFFECT * before, 2 * abs(control - base))

@@ -1,4 +1,4 @@
-"""Three persistent workers (A, A again, B) on one core, and rounds that interleave them."""
+"""Three persistent workers (A, A again, B) on one core, forks of them that are timed, and rounds that interleave these."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import math
 import os
 import random
 import select
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from adlbench.benchmark.errors import AdlbenchError
 from adlbench.benchmark.regression.speed import SpeedRule, enough
 
 SCRIPT = Path(__file__).resolve().with_name("worker.py")
-WARM_UP_ROUNDS = 3
+WARM_UP_ROUNDS = 2  # in each start of the processes
+ROUNDS_A_START = 3, 10  # at least; and at most, while measuring has taken less time than preparing
 ROUND_SECONDS = (
     0.004  # of CPU time, aimed at: many short rounds tell more than few long ones, which seldom end undisturbed
 )
@@ -49,7 +52,7 @@ class Tree:
 
 class Worker:
     def __init__(self, tree: Tree, cores: Sequence[int] = (), threads: int = 1, timeout: float = 600.0):
-        self.tree, self._timeout = tree, timeout
+        self.tree, self._timeout, self._modules = tree, timeout, list[str]()
         path = os.pathsep.join(filter(None, [tree.import_path, os.environ.get("PYTHONPATH", "")]))
         environment = {**os.environ, **(ONE_THREAD if threads == 1 else {}), **tree.environment, "PYTHONPATH": path}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
@@ -82,6 +85,7 @@ class Worker:
             raise WorkerError(f"{self.tree.label}: the process ended{self._last_words()}") from None
         ready, _, _ = select.select([self._process.stdout], [], [], self._timeout)
         if not ready:
+            self._kill()  # a late answer would be taken for the next one
             raise WorkerError(f"{self.tree.label}: no answer to {do!r} within {self._timeout:g} s")
         line = self._process.stdout.readline()
         if not line:
@@ -97,9 +101,27 @@ class Worker:
         lines = self._errors.read().strip().splitlines()
         return f" with exit code {code}" + (f": {lines[-1]}" if lines else "")
 
-    def close(self) -> None:
+    @contextlib.contextmanager
+    def forked(self) -> Iterator[None]:
+        """A fork of the process answers inside.
+
+        What a fork imports, the process imports too before the next one, which then need not.
+        """
+        self.ask("begin", modules=self._modules)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(WorkerError):  # it may be gone
+                self.ask("end")
+            raise
+        self._modules = self.ask("end")["modules"]
+
+    def _kill(self) -> None:
         if self._process.poll() is None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # the group: a fork of it may be computing
+
+    def close(self) -> None:
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
@@ -121,9 +143,10 @@ class Rounds:
     """Seconds by round of the three processes, by clock."""
 
     what: str  # "train" or "inference"
-    per_round: int  # steps or calls
+    per_round: int = 0  # steps or calls
     cpu: list[tuple[float, float, float]] = field(default_factory=list)  # base, control, head
     wall: list[tuple[float, float, float]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)  # of each round: which start of the processes it belongs to
 
     def columns(self, clock: str) -> tuple[list[float], list[float], list[float]]:
         rounds = self.cpu if clock == "cpu" else self.wall
@@ -151,32 +174,57 @@ def quiet_core(spin: float = 0.005) -> list[int]:
         return []
 
 
+class Work(NamedTuple):
+    ask: Callable[[Worker, int], dict[str, float]]  # (worker, n): do n units and tell the seconds
+    most: int = 10**6  # units in a round
+
+
+Trio = tuple[Worker, Worker, Worker]
+
+
 def measure(
-    workers: tuple[Worker, Worker, Worker],
-    ask: Callable[[Worker, int], dict[str, float]],
-    what: str,
+    workers: Trio,
+    opened: Callable[[], AbstractContextManager[object]],
+    works: Mapping[str, Work],
     rule: SpeedRule,
     clock: str,
     seconds: float,
-    most_per_round: int = 10**6,
     seed: int = 0,
-) -> Rounds:
-    """Rounds until the interval on ``clock`` is narrow enough or ``seconds`` have passed. ``ask(worker, n)`` does n units."""
-    order = random.Random(seed)
-    deadline = time.monotonic() + seconds
-    ask(workers[0], 1)  # lazily built parts
-    spent = min(ask(workers[0], 1)[clock] for _ in range(3))
-    per_round = max(1, min(most_per_round, math.ceil(ROUND_SECONDS / max(spent, 1e-5))))
-    rounds = Rounds(what, per_round)
-    for index in range(WARM_UP_ROUNDS + rule.max_rounds):
-        took: dict[int, dict[str, float]] = {}
-        for which in order.sample(range(3), 3):
-            took[which] = ask(workers[which], per_round)
-        if index >= WARM_UP_ROUNDS:
-            rounds.cpu.append((took[0]["cpu"], took[1]["cpu"], took[2]["cpu"]))
-            rounds.wall.append((took[0]["wall"], took[1]["wall"], took[2]["wall"]))
-            if enough(*rounds.columns(clock), rule):
-                break
+) -> list[Rounds]:
+    """Rounds of each of ``works``, until its interval on ``clock`` is narrow enough or ``seconds`` have passed.
+
+    ``opened`` starts the processes anew and prepares them; some rounds of each work are done in every start.
+    """
+    order, deadline = random.Random(seed), time.monotonic() + seconds
+    found = {what: Rounds(what) for what in works}
+    wanted, start = list(works), 0
+    while wanted and (start == 0 or time.monotonic() < deadline):
+        began = time.monotonic()
+        with opened():
+            share = (time.monotonic() - began) / len(wanted)
+            for what in wanted:
+                _measure_start(workers, works[what], found[what], start, share, deadline, order)
+        wanted = [what for what in wanted if not enough(*found[what].columns(clock), rule, found[what].starts)]
+        start += 1
+    return list(found.values())
+
+
+def _measure_start(
+    workers: Trio, work: Work, rounds: Rounds, start: int, at_least: float, deadline: float, order: random.Random
+) -> None:
+    if not rounds.per_round:
+        spent = [min(work.ask(worker, 1)["cpu"] for _ in range(4)) for worker in workers]
+        rounds.per_round = max(1, min(work.most, math.ceil(ROUND_SECONDS / max(*spent, 1e-5))))
+    for _ in range(WARM_UP_ROUNDS):
+        for worker in workers:
+            work.ask(worker, rounds.per_round)
+    begin, done = time.monotonic(), 0
+    least, most = ROUNDS_A_START
+    while done < least or (done < most and time.monotonic() - begin < at_least):
+        took = {which: work.ask(workers[which], rounds.per_round) for which in order.sample(range(3), 3)}
+        rounds.cpu.append((took[0]["cpu"], took[1]["cpu"], took[2]["cpu"]))
+        rounds.wall.append((took[0]["wall"], took[1]["wall"], took[2]["wall"]))
+        rounds.starts.append(start)
+        done += 1
         if time.monotonic() > deadline:
             break
-    return rounds

@@ -96,7 +96,7 @@ def _speed_rows(findings: Sequence[SpeedFinding]) -> list[list[str]]:
                     _interval(verdict.change.low, verdict.change.high),
                     percent(verdict.control.estimate),
                     "" if wall is None else _interval(wall.change.low, wall.change.high),
-                    f"{finding.reason} ({verdict.rounds} rounds)",
+                    f"{finding.reason} ({verdict.rounds} rounds, {verdict.starts} starts)",
                 ]
             )
     return rows
@@ -154,7 +154,8 @@ def to_dict(result: Comparison) -> dict[str, Any]:
     speed = []
     for finding in result.speed:
         entry = asdict(finding)
-        entry["rounds"] = None if finding.rounds is None else {"cpu": finding.rounds.cpu, "wall": finding.rounds.wall}
+        rounds = finding.rounds
+        entry["rounds"] = rounds and {"cpu": rounds.cpu, "wall": rounds.wall, "starts": rounds.starts}
         speed.append(entry)
     return {
         "schema_version": JSON_SCHEMA_VERSION,

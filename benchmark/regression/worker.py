@@ -4,11 +4,17 @@ It is started as a script of the *present* checkout while ``adlbench`` is import
 as little of the engine as it can: plan, cell.{load_data, make_context, configure_torch, make_evaluation_context, run_cell} and
 the builders of config. Requests and answers are lines of JSON on standard input and on what was standard output; whatever
 the commit prints goes to standard error.
+
+Between ``begin`` and ``end`` a fork answers, and then is gone: how fast a process is depends by some percent on which pages
+of memory it was given, so that one process is one draw. What is costly, the imports, stays. The process that forks computes
+nothing itself, for threads and accelerators do not outlive a fork.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 import sys
@@ -123,10 +129,12 @@ class Side:
             self.context.progress = min(1.0, self.context.step / self.spec.budget.steps)
 
     def inference(self, n: int) -> dict[str, float]:
-        """``n`` calls of the task's inference at the fidelity's first batch size, on the model as it is."""
+        """``n`` calls of the task's inference at the fidelity's first batch size, on the model as it is, after a step at least."""
         import torch
 
         if self.call is None:
+            if self.context.step == 0:
+                self._step()
             from adlbench.benchmark.cell import make_evaluation_context
             from adlbench.benchmark.config import build_evaluator
 
@@ -158,16 +166,41 @@ class Side:
 def main() -> None:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    side = Side()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(side, request.pop("do"))(**request)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]}
+    side, forked, before = Side(), False, frozenset[str]()
+
+    def tell(answer: dict[str, Any]) -> None:
         channel.write(json.dumps(answer) + "\n")
         channel.flush()
+
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        do = request.pop("do")
+        if do == "begin":
+            for name in request["modules"]:
+                with contextlib.suppress(Exception):  # what cannot be imported alone is imported by each fork
+                    importlib.import_module(name)
+            gc.freeze()  # else a collection in the fork copies every page that holds an object
+            child = os.fork()
+            if child:
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                if status:  # in the middle of a request, which waits for its answer
+                    tell({"error": f"the process ended with exit code {status}"})
+                continue
+            forked, before = True, frozenset(sys.modules)
+            tell({})
+        elif do == "end":
+            tell({"modules": [name for name in sys.modules if name not in before]})
+            if forked:
+                break
+        else:
+            try:
+                tell(getattr(side, do)(**request))
+            except Exception as error:
+                traceback.print_exc()
+                tell({"error": f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]})
+    if forked:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

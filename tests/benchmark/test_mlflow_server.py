@@ -27,6 +27,7 @@ from tests_support import CATALOG, toy
 from adlbench.benchmark.execution.base import Event, make_executor
 from adlbench.benchmark.leaderboard.frame import cell_frame
 from adlbench.benchmark.plan import CellSpec, Plan
+from adlbench.benchmark.records import find_records
 from adlbench.benchmark.runner import run_matrix, select
 from adlbench.benchmark.tracking import default_uri, sync
 
@@ -194,3 +195,34 @@ def test_twenty_runners_at_once(server: Server, tmp_path: Path, monkeypatch: pyt
     keys = Counter(run.data.tags["cell_key"] for run in _runs(server, "twenty"))
     assert len(keys) == 40
     assert set(keys.values()) == {1}
+
+
+def test_the_whole_demo_reaches_a_server_that_is_killed_meanwhile(server: Server, tmp_path: Path) -> None:
+    """From the command line, every task family, at smoke: two minutes on two cores."""
+    secrets = {f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD")}
+    environment = {key: value for key, value in os.environ.items() if key not in secrets}
+    environment |= {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    adlbench = [str(Path(sys.executable).with_name("adlbench"))]
+    where = [f"results_dir={tmp_path}"]
+    with open(tmp_path / "printed", "wb") as printed:
+        run = subprocess.Popen(
+            [*adlbench, "run", "suite=demo", "fidelity=smoke", *where], stdout=printed, stderr=printed, env=environment
+        )
+        while run.poll() is None and len(list(tmp_path.glob("runs/**/mlflow.json"))) < 5:
+            time.sleep(0.2)
+        server.kill()
+        time.sleep(2.0)
+        server.start()
+        run.wait(600)
+        text = (tmp_path / "printed").read_text()
+        assert PASSWORD not in text
+        assert ("adlbench sync" in text) == (run.returncode != 0)
+        command = [*adlbench, "sync", "--results-dir", str(tmp_path)]
+        for _ in range(2):  # the second one has nothing left to do
+            subprocess.run(command, check=True, env=environment, stdout=printed, stderr=printed)
+    records = [record for _, record in find_records(tmp_path)]
+    assert len(records) >= 29
+    assert {record.status for record in records} == {"done"}
+    delivered = [run for task in {record.task for record in records} for run in _runs(server, task)]
+    assert Counter(run.data.tags["cell_key"] for run in delivered) == Counter(record.cell_key for record in records)
+    assert {run.data.tags["adlbench.delivered"] for run in delivered} == {"whole"}

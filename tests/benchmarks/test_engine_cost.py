@@ -1,7 +1,7 @@
-"""What a cell that does nothing costs the engine, in seconds of CPU: its process, the fork server, the runner and MLflow.
+"""What a cell that does nothing costs the engine: its process, the fork server, the runner and MLflow.
 
 `ADLBENCH_CELLS=200 python -m pytest -m slow -s tests/benchmarks/test_engine_cost.py`; CPU seconds hold on a machine that is
-busy with other things, to some 20 %.
+busy with other things, to some 20 %. The goal is one for the wall time of a matrix on an idle machine with two cores.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing.forkserver
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from adlbench.benchmark.execution.base import Event, make_executor
 from adlbench.benchmark.runner import Selection, run_matrix
 
 CELLS = int(os.environ.get("ADLBENCH_CELLS", "200"))
-GOAL_MS, LIMIT_MS = 60.0, 350.0  # the goal is not reached; the limit notices what makes a cell dearer
+GOAL_MS, LIMIT_MS = 60.0, 200.0  # of wall time a cell, on two slots; of CPU, which notices what makes a cell dearer
 
 
 def _fork_server_seconds() -> tuple[float, float]:
@@ -32,8 +33,11 @@ def _fork_server_seconds() -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_a_cell_that_does_nothing_costs_little(tmp_path: Path) -> None:
-    cells = [toy("toy_majority", seed=seed, budget=Budget(steps=1)) for seed in range(CELLS + 4)]
+    one = toy("toy_majority", budget=Budget(steps=1))
+    task = replace(one.task, options={**one.task.options, "pictures": 0})  # which take 25 ms where they are drawn
+    cells = [replace(one, task=task, seed=seed) for seed in range(CELLS + 4)]
     inside: list[float] = []
+    walls: list[float] = []
 
     def on_event(event: Event) -> None:
         if event.record is not None:
@@ -44,11 +48,12 @@ def test_a_cell_that_does_nothing_costs_little(tmp_path: Path) -> None:
 
     def measured(part: list[object], results: Path, tracked: bool) -> dict[str, float]:
         inside.clear()
-        before, mine = _fork_server_seconds(), time.process_time()
+        before, mine, begin = _fork_server_seconds(), time.process_time(), time.perf_counter()
         if tracked:
             run_matrix(Selection(tuple(part), ()), results, executor, on_event, "cost", lambda cell: None)  # type: ignore[arg-type]
         else:
             executor.run(part, results, on_event)  # type: ignore[arg-type]
+        walls.append(1e3 * (time.perf_counter() - begin) / len(part))
         after = _fork_server_seconds()
         costs = {
             "in the cell": sum(inside),
@@ -67,5 +72,8 @@ def test_a_cell_that_does_nothing_costs_little(tmp_path: Path) -> None:
     for name, value in costs.items():
         print(f"  {name:<20}{value:8.1f}")
     total = sum(costs.values())
-    print(f"  {'together':<20}{total:8.1f}   (goal: {GOAL_MS:.0f})")
+    print(f"  {'together':<20}{total:8.1f}")
+    print(
+        f"wall time a cell, on two slots: {walls[0]:.1f} without MLflow, {walls[1]:.1f} with it (goal: {GOAL_MS:.0f})"
+    )
     assert total <= LIMIT_MS, costs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class FakeWorker:
             return getattr(self.side, do)(**arguments)  # type: ignore[no-any-return]
         except Exception as error:
             raise WorkerError(f"{self.tree.label}: {error}") from error
+
+    def forked(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def close(self) -> None:
         pass

@@ -84,11 +84,12 @@ def test_a_noisy_machine_is_no_finding(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CONTROL", "1.1")
     result = compared(tmp_path, head={"FACTOR": "1.2"}, accuracy_too=False)
     assert result.exit_code == 3
-    assert "machine too noisy: the same code differs from itself by +10" in result.speed[0].reason
+    assert re.search(
+        r"too noisy: the same code differs from itself by \+(9\.[5-9]|10\.[0-5]) %", result.speed[0].reason
+    )
 
 
 def test_without_time_it_is_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adlbench.benchmark.regression.session.WARM_UP_ROUNDS", 0)
     clock = iter(
         range(0, 10**6, 3)
     )  # every look at the clock is three seconds later, and thirty are given to each part

@@ -38,9 +38,11 @@ def test_interquartile_mean_is_scipys_trimmed_mean() -> None:
 def test_interval_agrees_with_scipys_bootstrap() -> None:
     values = np.random.default_rng(1).normal(0.02, 0.05, 80)
     ours = bootstrap_interval(values, SpeedRule(confidence=0.95, resamples=8000))
+    expanded = 2 * stats.norm.sf(np.sqrt(80 / 79) * stats.t.ppf(0.975, 79))  # Hesterberg 2015: 0.0455 instead of 0.05
     peer = stats.bootstrap(
-        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), n_resamples=8000, method="percentile", rng=2
-    ).confidence_interval
+        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), confidence_level=1 - expanded,
+        n_resamples=8000, method="percentile", rng=2,
+    ).confidence_interval  # fmt: skip
     np.testing.assert_allclose([ours.low, ours.high], peer, atol=6e-4)
     assert ours.estimate == pytest.approx(stats.trim_mean(values, 0.25))
 
@@ -54,6 +56,42 @@ def test_false_alarms_and_power_in_simulation() -> None:
     assert counts[0.0] <= 1
     assert counts[0.03] >= 60
     assert counts[0.05] >= 95
+
+
+def lucky(n: int, slower: float = 0.0, luck: float = 0.025, seed: int = 0) -> tuple[tuple[list[float], ...], list[int]]:
+    """Four rounds a start, where each process of each start is by ``luck`` faster or slower as long as it lives."""
+    starts = np.repeat(np.arange(n), 4)
+    own = np.exp(luck * np.random.default_rng(10**6 + seed).normal(size=(n, 3)))[starts]
+    return tuple((np.array(rounds(4 * n, slower, seed=seed)) * own.T).tolist()), starts.tolist()
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says_when_processes_differ_by_luck() -> None:
+    """12 starts are few: a plain percentile interval of 99 % covers some 97 %."""
+    verdicts = [judge(*sides, QUICK, starts) for sides, starts in (lucky(12, seed=seed) for seed in range(400))]
+    covered = [verdict.change.low <= 0 <= verdict.change.high for verdict in verdicts]
+    assert np.mean(covered) >= 0.98
+    single = [judge(*lucky(12, seed=seed)[0], QUICK).change for seed in range(50)]  # as if rounds were all there is
+    assert np.mean([interval.low <= 0 <= interval.high for interval in single]) < 0.95
+
+
+def test_false_alarms_and_power_when_processes_differ_by_luck() -> None:
+    counts = {}
+    for slower in (0.0, 0.05):
+        verdicts = [judge(*sides, QUICK, starts) for sides, starts in (lucky(60, slower, seed=s) for s in range(100))]
+        counts[slower] = {outcome: [v.outcome for v in verdicts].count(outcome) for outcome in ("slower", "pass")}
+    assert counts[0.0]["slower"] <= 1
+    assert counts[0.0]["pass"] >= 90  # the others are inconclusive
+    assert counts[0.05]["slower"] >= 90
+
+
+def test_few_starts_are_never_a_pass_however_many_rounds_they_have() -> None:
+    sides, starts = lucky(9)
+    verdict = judge(*sides, QUICK, starts)
+    assert (verdict.outcome, verdict.rounds, verdict.starts) == ("inconclusive", 36, 9)
+    assert "9 of 10 starts" in verdict.reason
+    assert not enough(*sides, QUICK, starts)
+    sides, starts = lucky(40, luck=0.001)
+    assert enough(*(np.array(side) ** 0 for side in sides), QUICK, starts)
 
 
 def test_drift_that_both_sides_share_is_no_change() -> None:

@@ -115,6 +115,33 @@ def test_a_worker_that_dies_or_hangs_is_named(tmp_path: Path) -> None:
         Worker(Tree("topic", "", tmp_path, sys.executable), timeout=2)
 
 
+def test_a_fork_that_dies_is_named_and_the_next_one_works(tmp_path: Path) -> None:
+    """Each start of a worker is a fork, and what a fork imported the next one need not."""
+    package = tmp_path / "src/adlbench/benchmark"
+    package.mkdir(parents=True)
+    (tmp_path / "src/torch.py").write_text("def set_num_threads(n): pass\n")
+    (tmp_path / "src/adlbench/__init__.py").write_text("")
+    (package / "config.py").write_text(
+        "class Catalog: pass\ndef parse_request(overrides): raise ValueError(overrides)\n"
+    )
+    (package / "environment.py").write_text("def hardware_class(device): return ''\n")
+    (package / "plan.py").write_text("import os\ndef plan(*a): pass\n")
+    (package / "cell.py").write_text("import os\nos._exit(7)\n")
+    with Worker(Tree("topic", "", tmp_path, sys.executable)) as worker:
+        with pytest.raises(WorkerError, match=r"topic: ValueError: \['task=x'\]"), worker.forked():
+            worker.ask("describe", requests=[["task=x"]], max_steps=None)
+        with worker.forked():
+            worker.ask("describe", requests=[], max_steps=None)
+        assert "adlbench.benchmark.plan" in worker._modules
+        with worker.forked():  # the process that forks has it by now
+            assert worker.ask("describe", requests=[], max_steps=None) == {"cells": [], "skipped": []}
+        assert worker._modules == []
+        with pytest.raises(WorkerError, match="topic: the process ended with exit code 7"), worker.forked():
+            worker.ask("train", name="x", folder=str(tmp_path))
+        with worker.forked():
+            assert worker.ask("describe", requests=[], max_steps=None) == {"cells": [], "skipped": []}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
