@@ -26,7 +26,7 @@ from adlbench.benchmark.config import build_method
 from adlbench.benchmark.plan import plan
 from adlbench.benchmark.specs import Request
 
-WARM_UP, STEPS = 400, 30  # the grid has emptied by then
+WARM_UP, STEPS = 300, 20  # the grid has emptied by then
 
 
 def peak(dtype: torch.dtype, size: int = 2048) -> float:
