@@ -57,7 +57,7 @@ else
 	$(BIN)/python -m pytest tests/benchmarks -m 'slow or not slow' --benchmark-only --benchmark-json=build/benchmark.json
 endif
 
-# Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian; make minkowski
+# Peers that are not installed are shown as absent: pip install spconv ocnn potpourri3d robust-laplacian POT; make minkowski
 bench-kernels: setup-dev
 	$(BIN)/python tests/benchmarks/kernels/run.py --out results/reference/kernels-cpu.md $(ARGS)
 

@@ -48,16 +48,19 @@ def extract_mesh(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
     """Marching cubes at 0 of ``values`` as ``sample_field`` returns them: vertices [V, 3] in [-1, 1]^3, faces [F, 3].
 
     Faces are counter-clockwise seen from where the field is positive. Without a change of sign both are empty; NaN counts as
-    outside.
+    outside. Vertices are numbered in 32 bits, as in scikit-image: 2^31 of them would need a grid of some 10^12 values.
     """
     from skimage.measure import marching_cubes
 
-    values = np.nan_to_num(values, nan=1.0, posinf=1.0, neginf=-1.0)
-    if not (values.min() < 0 < values.max()):
+    lowest, highest = values.min(), values.max()
+    if not np.isfinite([lowest, highest]).all():  # a NaN is the least and the largest
+        values = np.nan_to_num(values, nan=1.0, posinf=1.0, neginf=-1.0)
+        lowest, highest = values.min(), values.max()
+    if not lowest < 0 < highest:
         return np.empty((0, 3), dtype=np.float32), np.empty((0, 3), dtype=np.int32)
     spacing = (2 / (len(values) - 1),) * 3
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=spacing, gradient_direction="descent")
-    return (vertices - 1).astype(np.float32), faces.astype(np.int32)
+    return (vertices - 1).astype(np.float32, copy=False), faces.astype(np.int32, copy=False)
 
 
 def _corners(chosen: NDArray[np.bool_], n: int) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ def chamfer(points: Tensor, truth: Tensor, squared: bool = True) -> Tensor:
     """Mean distance from ``points`` [N, 3] to their nearest in ``truth`` [M, 3], plus that back; a 0-d tensor.
 
     ``squared`` as in DeepSDF, else Euclidean (twice Occupancy Networks' mean of both directions). Differentiable in both
-    sets for fixed neighbours; the gradient of the Euclidean distance of a point to itself is 0. In at least float32.
+    sets for fixed neighbours; the gradient of the Euclidean distance of a point to itself is 0. In at least float32. Indices
+    are int64 and pairs are never numbered: sizes beyond 2^31 are a question of memory only.
     """
     if not len(points) or not len(truth):
         raise ValueError(f"Chamfer distance of {len(points)} and {len(truth)} points; both sets need at least one")

@@ -2,6 +2,7 @@
 
 All are modules from points [..., 3] to features [..., F], differentiable in both. Tables are float32; so is what is read
 from them under autocast, and bfloat16 points are read as float32 first: 8 bits do not tell the cells of a fine level apart.
+Rows are counted in 64 bits: tables beyond 2^31 rows are a question of memory only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class HashGrid(nn.Module):
     Weights are exchangeable with tiny-cuda-nn's, not with nerfstudio's torch version, which hashes every level and has no
     offset of 0.5. Points outside the cube are moved to its border.
 
+    Raises ValueError for 2^21 points along an axis and more: their cube has no number in 64 bits.
     Gradients are of first order (``embedding_bag`` has no second). On a CPU it is compiled by numba where that is installed.
     """
 
@@ -38,6 +40,8 @@ class HashGrid(nn.Module):
         growth = math.exp(math.log(finest / coarsest) / max(1, levels - 1))
         self.scales = [coarsest * growth**level - 1 for level in range(levels)]
         self.resolutions = [math.ceil(scale) + 1 for scale in self.scales]
+        if self.resolutions[-1] >= 2**21:
+            raise ValueError(f"a level of {self.resolutions[-1]:,} points along an axis; fewer than 2^21 are possible")
         self.sizes = [min(-(-(points**3) // 8) * 8, table_size) for points in self.resolutions]
         self.out_features = levels * features
         self.table = nn.Parameter(torch.empty(sum(self.sizes), features).uniform_(-1e-4, 1e-4))

@@ -4,7 +4,7 @@ R. Hanocka, A. Hertz, N. Fish, R. Giryes, S. Fleishman and D. Cohen-Or, MeshCNN:
 
 An edge has four neighbours: a, b in one of its faces and c, d in the other, in the order of the faces. Which face comes
 first is arbitrary, so that a convolution sees (e, |a - c|, a + c, |b - d|, b + d), which does not depend on it. At a border
-the neighbours that are missing read zero.
+the neighbours that are missing read zero. Vertices, edges and faces are numbered in 64 bits.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
   CNN of Masci et al. (2015) and MoNet gather features on.
 
 Meshes are ``vertices`` float64 [V, 3] and ``faces`` int64 [F, 3]; what is computed here is input to a network, once for each
-mesh, and has no gradient. Sparse matrices and their factorisation are SciPy's.
+mesh, and has no gradient. Sparse matrices and their factorisation are SciPy's, which counts in 64 bits where 32 are too few.
 """
 
 from __future__ import annotations

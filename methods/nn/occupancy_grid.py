@@ -1,18 +1,21 @@
 """Which parts of a box can hold density, so that the rest need not be asked (Müller et al. 2022, appendix C; nerfacc).
 
 Samples along rays are then packed: one list of M samples for all rays, ``ray`` [M] says whose each is, ascending. What is
-done with them is in ``volume_rendering``.
+done with them is in ``volume_rendering``. Cells and samples are counted in 64 bits.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from adlbench.methods.nn.rays import Rays
+from adlbench.methods.nn.sparse_tensor import compiled
 
 
 class Samples(NamedTuple):
@@ -39,10 +42,15 @@ class OccupancyGrid(nn.Module):
 
     def contains(self, points: Tensor) -> Tensor:
         """Points [..., 3] -> bool [...]: in an occupied cell. A cell holds its lower border; nothing is outside the box."""
+        inside, cell = self.cells(points)
+        return inside & self.occupied[cell]
+
+    def cells(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether points [..., 3] are in the box, bool [...], and the number of their cell, int64 [...]."""
         place = (points - self.low) / (self.high - self.low) * self.resolution
         inside = ((place >= 0) & (place < self.resolution)).all(-1)
         x, y, z = place.nan_to_num(0.0).clamp(0, self.resolution - 1).long().unbind(-1)
-        return inside & self.occupied[(x * self.resolution + y) * self.resolution + z]
+        return inside, (x * self.resolution + y) * self.resolution + z
 
     @torch.no_grad()
     def update(
@@ -72,6 +80,7 @@ class OccupancyGrid(nn.Module):
         self.density.scatter_reduce_(0, chosen, density, "amax")
         self.occupied.copy_(self.density > self.density.mean().clamp(max=threshold))
 
+    @torch.no_grad()
     def march(
         self, rays: Rays, near: Tensor, far: Tensor, step: Tensor, generator: torch.Generator | None = None
     ) -> Samples:
@@ -80,14 +89,21 @@ class OccupancyGrid(nn.Module):
         With a generator all samples of a ray are shifted by one random part of a step; without, they are in the middle of
         their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that.
         """
-        rays_number, device = len(near), near.device
-        most = int(((far - near) / step).clamp(min=0).ceil().max()) if rays_number else 0
-        k = torch.arange(most, device=device)
         shift = torch.full_like(near, 0.5)
         if generator is not None:
-            shift = torch.rand(rays_number, generator=generator, device=device)
-        starts = near[:, None] + k * step[:, None]
-        depths = starts + shift[:, None] * step[:, None]
+            shift = torch.rand(len(near), generator=generator, device=near.device)
+        if compiled(near):
+            box = (self.low, self.high - self.low, self.occupied.view(*[self.resolution] * 3))
+            return Samples(*occupancy_numba().march(*rays, torch.stack([near, far, step, shift]), *box))
+        most = int(((far - near) / step).clamp(min=0).ceil().max()) if len(near) else 0
+        starts = near[:, None] + torch.arange(most, device=near.device) * step[:, None]
+        depths = starts + (shift * step)[:, None]
         ray, place = ((depths < far[:, None]) & self.contains(rays.at(depths))).nonzero().unbind(1)
         lengths = torch.minimum(step[:, None], far[:, None] - starts)
         return Samples(ray, depths[ray, place], lengths[ray, place])
+
+
+@cache
+def occupancy_numba() -> Any:
+    """The module, imported when it is needed: numba takes a second."""
+    return importlib.import_module("adlbench.methods.nn.occupancy_numba")

@@ -33,11 +33,16 @@ class Octree(TorchCoordinates):
     ):
         """``leaves`` int64 [N, 4]: the occupied cells (item, x, y, z) at ``depth``, unique, in lexicographic order.
 
-        Raises DataError for leaves outside of [0, 2^depth) and for ``full_depth`` outside of [0, depth].
+        Raises DataError for leaves outside of [0, 2^depth), for ``full_depth`` outside of [0, depth], and for batches whose
+        cells do not have a number each in 64 bits: 2^15 items at the largest depth.
         """
         if not 0 <= full_depth <= depth <= MAX_DEPTH:
             raise DataError(
                 f"an octree of depth {depth}, full to {full_depth}; wanted: 0 <= full <= depth <= {MAX_DEPTH}"
+            )
+        if batch_size * 8**depth > 2**63:
+            raise DataError(
+                f"{batch_size:,} octrees of depth {depth}; at most {2**63 // 8**depth:,} are possible: split the batch"
             )
         self.occupied = TorchCoordinates(leaves, batch_size)
         if min(self.occupied._low) < 0 or max(self.occupied._high) >= 2**depth:

@@ -9,15 +9,17 @@ Clouds are [B, N, D], padded where their sizes differ: ``lengths`` [B] says how 
 int64 rows of the own cloud. Positions may have any type; half precision is searched in single. Indices have no gradient;
 ``group_points`` and ``interpolate`` pass it on to the features, not to the positions.
 
-Points in few dimensions are searched with SciPy's k-d tree on the CPU. On a GPU, in many dimensions and in small clouds
-the distances are computed in blocks, so that memory does not grow with the product of the sizes.
+Points in few dimensions are searched with SciPy's k-d tree on the CPU, or in loops over all pairs where these are few. On a
+GPU, in many dimensions and in small clouds without numba the distances are computed in blocks, so that memory does not grow
+with the product of the sizes. All indices and their products are int64: sizes beyond 2^31 are a question of memory only.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from adlbench.methods.nn.sparse_tensor import compiled
 _BLOCK = 2**22  # distances at a time on the CPU: 16 MiB
 _GPU_BLOCK = 2**27
 _TREE_DIMENSIONS, _TREE_POINTS = 6, 512  # from where on a tree is faster than all distances
+_LOOP_PAIRS = 2**21  # up to where compiled loops over all pairs are faster than both
 _CACHED_POINTS = 2**14  # clouds that are sampled side by side have together at most so many points
 
 
@@ -46,9 +49,7 @@ def farthest_point_sampling(points: Tensor, count: int, start: int = 0, lengths:
         raise DataError(f"sampling cannot start at point {start} of a cloud of {int(sizes.min())} points")
     clouds, most = len(coordinates), coordinates.shape[1]
     if compiled(points):
-        found: Tensor = importlib.import_module("adlbench.methods.nn.point_sampling_numba").sample(
-            coordinates, count, start, sizes
-        )
+        found: Tensor = _numba().sample(coordinates, count, start, sizes)
         return found
     if points.device.type == "cpu":
         together = max(1, _CACHED_POINTS // most)
@@ -106,7 +107,9 @@ def k_nearest(points: Tensor, queries: Tensor, k: int, lengths: Tensor | None = 
     index = torch.empty((*wanted.shape[:2], k), dtype=torch.int64, device=points.device)
     for cloud, size in enumerate(sizes.tolist()):
         own = coordinates[cloud, :size]
-        if _use_tree(own):
+        if _use_loops(own, wanted[cloud]):
+            _numba().nearest(own, wanted[cloud], index[cloud])
+        elif _use_tree(own):
             found = cKDTree(own.numpy()).query(wanted[cloud].numpy(), k=[*range(1, k + 1)])[1]
             index[cloud] = torch.from_numpy(found.reshape(-1, k))
         else:
@@ -134,6 +137,9 @@ def ball_query(points: Tensor, queries: Tensor, radius: float, count: int, lengt
     found = torch.zeros(wanted.shape[:2], dtype=torch.int64, device=points.device)
     for cloud, size in enumerate(sizes.tolist()):
         own = coordinates[cloud, :size]
+        if _use_loops(own, wanted[cloud]):
+            _numba().first_in_balls(own, wanted[cloud], radius, index[cloud], found[cloud])
+            continue
         pairs = _pairs_by_tree if _use_tree(own) else _pairs_by_distance
         for block, row, column in pairs(own, wanted[cloud], radius):
             _first_of_each_row(row, column, index[cloud, block], found[cloud, block])
@@ -199,6 +205,12 @@ def interpolate(points: Tensor, features: Tensor, queries: Tensor, k: int = 3, l
 
 
 # --------------------------------------------------------------------------------------------------------------- details
+@cache
+def _numba() -> Any:
+    """The compiled operators, imported when they are needed: numba takes a second."""
+    return importlib.import_module("adlbench.methods.nn.point_operators_numba")
+
+
 def _clouds(points: Tensor, lengths: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """Positions in single precision at least, without gradient, and the sizes of the clouds."""
     if points.dim() != 3:
@@ -223,6 +235,11 @@ def _queries(queries: Tensor, points: Tensor) -> Tensor:
 
 def _use_tree(points: Tensor) -> bool:
     return points.device.type == "cpu" and points.shape[1] <= _TREE_DIMENSIONS and len(points) >= _TREE_POINTS
+
+
+def _use_loops(points: Tensor, queries: Tensor) -> bool:
+    few = points.shape[1] <= _TREE_DIMENSIONS and len(points) * len(queries) <= _LOOP_PAIRS
+    return few and compiled(points)
 
 
 def _query_blocks(queries: Tensor, size: int) -> Iterator[slice]:

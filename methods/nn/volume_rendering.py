@@ -4,15 +4,19 @@ Depths are z-depths t [..., S], ascending; lengths are in world units. All of it
 the network: exp(-sum of density) and the cumulative sums lose the picture in bfloat16.
 
 Packed functions take the samples of all rays as one list [M], ``ray`` [M] (ascending) saying whose each is: rays may have
-any number of them, also none.
+any number of them, also none. Rays and samples are counted in 64 bits.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from adlbench.methods.nn.sparse_tensor import compiled
 
 INFINITE = 1e10  # length of the last interval: what has not been stopped by then is stopped if there is any density
 
@@ -82,8 +86,11 @@ def composite_packed(
     density: Tensor, lengths: Tensor, ray: Tensor, num_rays: int, stop_below: float = 0.0
 ) -> Compositing:
     """``composite`` for packed densities and lengths [M]: weights and transmittance [M], opacity [num_rays]."""
+    optical = _at_least_float32(density) * lengths
+    if compiled(optical):
+        return Compositing(*_numba().composite(optical, ray, num_rays, stop_below))
     # One sum over all rays, less what it was where a ray starts; in double precision, and bounded: exp(-100) is 0.
-    optical = (_at_least_float32(density) * lengths).clamp(max=100)
+    optical = optical.clamp(max=100)
     before = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().cumsum(0)])
     counts = torch.bincount(ray, minlength=num_rays)
     first = before.index_select(0, counts.cumsum(0) - counts)  # what was before a ray's own samples
@@ -101,6 +108,9 @@ def _weigh(transmittance: Tensor, optical: Tensor, stop_below: float) -> Composi
 
 def accumulate_packed(weights: Tensor, values: Tensor | None, ray: Tensor, num_rays: int) -> Tensor:
     """Sum of w_i v_i over the samples of each ray: [M], [M, C] -> [num_rays, C]; without values the sum of weights [R, 1]."""
+    if values is not None and compiled(weights):
+        total: Tensor = _numba().accumulate(weights, values.to(weights.dtype), ray, num_rays)
+        return total
     parts = weights.unsqueeze(1) if values is None else weights.unsqueeze(1) * values.to(weights.dtype)
     return parts.new_zeros(num_rays, parts.shape[1]).index_add(0, ray, parts)
 
@@ -136,3 +146,9 @@ def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
     mean = (probability * depths).sum(-1)
     variance = (probability * (depths - mean[..., None]).square()).sum(-1)
     return mean, variance
+
+
+@cache
+def _numba() -> Any:
+    """The compiled functions for packed samples, imported when they are needed: numba takes a second."""
+    return importlib.import_module("adlbench.methods.nn.volume_rendering_numba")

@@ -2,7 +2,7 @@
 
 Only voxels that are there are stored: ``links`` says where. A voxel that is not there counts as density 0 and colour
 coefficients 0. As in the released code density is interpolated before it is cut off at 0, and a colour is the sum of the
-harmonics plus 0.5, at least 0, without an upper bound.
+harmonics plus 0.5, at least 0, without an upper bound. Rows and cells are counted in 64 bits.
 """
 
 from __future__ import annotations

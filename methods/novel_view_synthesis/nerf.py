@@ -62,19 +62,27 @@ class NeRFNetwork(nn.Module):
         return h
 
     @torch.no_grad()
-    def raw_density(self, position: Tensor) -> Tensor:
-        """Encoded positions [M, P] -> [M], without a gradient. In parts that stay in a CPU's cache."""
-        return torch.cat([self.density(self.trunk(part))[:, 0].float() for part in position.split(4096)])
+    def trunk_in_parts(self, position: Tensor) -> Tensor:
+        """Encoded positions [M, P] -> [M, width], without a gradient. On a CPU in parts that stay in its cache."""
+        parts = position.split(4096 if position.device.type == "cpu" else 2**18)
+        return torch.cat([self.trunk(part) for part in parts])
+
+    def heads(self, h: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk gives [..., width] and encoded directions [..., V] -> raw density [...], rgb [..., 3]."""
+        # The feature has no activation. So its layer and the part of the next that reads it are one matrix, which the density
+        # joins: one product with h in place of three. The direction's part may be the same for a whole ray.
+        width, view = self.feature.out_features, self.view.weight
+        with torch.autocast(h.device.type, enabled=False):
+            weight = torch.cat([view[:, :width] @ self.feature.weight, self.density.weight])
+            bias = self.view.bias + view[:, :width] @ self.feature.bias
+        both = F.linear(h, weight)
+        seen_from = F.linear(direction, view[:, width:], bias)
+        colour = self.colour(F.relu(both[..., :-1] + seen_from))
+        return (both[..., -1] + self.density.bias).float(), torch.sigmoid(colour.float())
 
     def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
-        h = self.trunk(position)
-        density = self.density(h)[..., 0].float()
-        # [feature, direction] W = feature W_f + direction W_d, and the second term is the same for a whole ray.
-        feature, weight = self.feature(h), self.view.weight
-        seen_from = F.linear(direction, weight[:, feature.shape[-1] :], self.view.bias)
-        h = F.relu(F.linear(feature, weight[:, : feature.shape[-1]]) + seen_from[..., None, :], inplace=True)
-        return density, torch.sigmoid(self.colour(h).float())
+        return self.heads(self.trunk(position), direction[:, None])
 
 
 class RayRendering(NamedTuple):

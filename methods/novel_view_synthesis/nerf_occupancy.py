@@ -1,8 +1,9 @@
 """NeRF's network with an occupancy grid in place of the coarse network: samples only where there can be something.
 
 The network, encodings and loss are those of Mildenhall et al. 2020 (``nerf``). Which parts of the scene are empty is kept
-in a grid that is refreshed from the network's own density, rays are sampled at even steps in the rest, and a step takes as
-many rays as fill ``batch_samples`` samples: Müller et al. 2022, appendix C and D; nerfacc (Li et al. 2023).
+in a grid that is refreshed from the network's own density, rays are sampled at even steps in the rest, samples that add
+nothing to a colour are left out, and a step takes as many rays as fill ``batch_samples`` with the others: Müller et al. 2022,
+appendix C and D; nerfacc (Li et al. 2023).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwo
 # The network sees a multiple of so many samples: each step has another number of them, and a matrix product in bfloat16
 # on a CPU is compiled anew for every shape that it has not met, which takes longer than the product.
 PADDED_TO = 512
+WORTH_LEAVING_OUT = 0.75  # the share that must be left for it: to find it costs a quarter of a step
+MOST_MARCHED = 16  # times the batch: samples before those that add nothing are left out (as in instant-ngp)
 
 
 class PackedRendering(NamedTuple):
@@ -62,28 +65,43 @@ class OccupancyField(nn.Module):
         near, far = sphere_bounds(rays, self.center, self.radius, self.near, self.far)
         return self.grid.march(rays, near, far, self.step / rays.directions.norm(dim=-1), generator)
 
-    def render(self, rays: Rays, samples: Samples, autocast: Autocast) -> PackedRendering:
-        """Rays [R] through samples of theirs."""
+    def render(self, rays: Rays, samples: Samples, autocast: Autocast, leave_out: bool = False) -> PackedRendering:
+        """Rays [R] through samples of theirs.
+
+        With ``leave_out`` only those that add to a colour are asked with gradients; the others are found without. Where there
+        is no density, or too little light is left, a weight is 0 and so is every gradient, ReLU's too: it changes nothing but
+        the time (``render_visibility`` of nerfacc, the compaction of instant-ngp).
+        """
         ray, depths, lengths = samples
-        count, missing = len(ray), -len(ray) % PADDED_TO
-        some = F.pad(ray, (0, missing))
-        position = self.encode(rays.origins[some] + F.pad(depths, (0, missing))[:, None] * rays.directions[some])
-        direction = self.encode_direction(F.normalize(rays.directions, dim=-1))[some]
+        speed = rays.directions.norm(dim=-1)
+        some = _padded(ray)
+        position = self.encode(rays.origins[some] + _padded(depths)[:, None] * rays.directions[some])
+        lengths = lengths * speed[ray]
+        if leave_out:
+            with torch.no_grad(), autocast():
+                density = F.relu(self.network.density(self.network.trunk_in_parts(position))[: len(ray), 0])
+            kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
+            ray, depths, lengths, position = ray[kept], depths[kept], lengths[kept], position[_padded(kept)]
+        direction = self.encode_direction(rays.directions / speed[:, None])[_padded(ray)]
         with autocast():
-            raw, rgb = self.network(position[:, None], direction)
-        lengths = lengths * rays.directions.norm(dim=-1)[ray]
-        density, rgb = F.relu(raw[:count, 0]), rgb[:count, 0]
-        weights, _, opacity = composite_packed(density, lengths, ray, len(rays.origins), self.stop_below)
-        colour = accumulate_packed(weights, rgb, ray, len(rays.origins))
-        return PackedRendering(colour + (1 - opacity)[:, None] * self.background, samples, weights, opacity)
+            raw, rgb = self.network.heads(self.network.trunk(position), direction)
+        weights, _, opacity = composite_packed(F.relu(raw[: len(ray)]), lengths, ray, len(speed), self.stop_below)
+        colour = accumulate_packed(weights, rgb[: len(ray)], ray, len(speed))
+        colour = colour + (1 - opacity)[:, None] * self.background
+        return PackedRendering(colour, Samples(ray, depths, lengths), weights, opacity)
 
     def density(self, points: Tensor, autocast: Autocast) -> Tensor:
         with autocast():
-            return F.relu(self.network.raw_density(self.encode(points)))
+            return F.relu(self.network.density(self.network.trunk_in_parts(self.encode(points)))[:, 0])
 
     def encode(self, points: Tensor) -> Tensor:
         encoded: Tensor = self.encode_position((points - self.center) / self.radius)
         return encoded
+
+
+def _padded(values: Tensor) -> Tensor:
+    """With zeros behind [M], to a multiple of ``PADDED_TO``."""
+    return F.pad(values, (0, -len(values) % PADDED_TO))
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class OccupancyNeRF(NeRF):
     shares_batches: ClassVar[bool] = False  # each device would march through another number of samples
     synchronises: ClassVar[str] = "the number of samples in occupied cells decides the shapes of tensors"
 
-    batch_samples: int = 262_144  # in a step, about
+    batch_samples: int = 262_144  # in a step, about, that add to a colour
     grid_resolution: int = 128
     steps_across: int = 1024  # the scene's bounding sphere
     grid_every: int = 16  # steps between two updates of the grid
@@ -134,16 +152,20 @@ class OccupancyNeRF(NeRF):
             self.field = OccupancyField(self, data.schema).to(context.device)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
         self.rays_a_step = max(1, self.batch_samples // self.steps_across)
+        self.leave_out = True
 
     def step(self) -> Mapping[str, Tensor]:
         field: OccupancyField = self.field  # type: ignore[assignment]
         if self.context.step % self.grid_every == 0:
             self._update_grid(field)
+            self.leave_out = True
         generator = self.context.generator("rays")
         crop = self.precrop_fraction if self.context.step < self.precrop_steps else 1.0
         rays, target = self.views.sample_rays(self.rays_a_step, generator, crop)
         samples = field.sample(rays, generator)
-        rendered = field.render(rays, samples, self.context.autocast)
+        rendered = field.render(rays, samples, self.context.autocast, self.leave_out)
+        if self.leave_out:  # tried after each update of the grid, and kept up where it pays
+            self.leave_out = len(rendered.samples.ray) < WORTH_LEAVING_OUT * len(samples.ray)
         loss = F.mse_loss(rendered.rgb, target)
         decay = (self.final_learning_rate / self.learning_rate) ** self.context.progress
         for group in self.optimizer.param_groups:
@@ -153,7 +175,8 @@ class OccupancyNeRF(NeRF):
         self.optimizer.step()
         self.context.count(self.rays_a_step)
         # As many rays as fill the batch, with less than half a change from one step to the next.
-        wanted = self.rays_a_step * self.batch_samples / max(1, len(samples.ray))
+        filled = max(1, len(rendered.samples.ray), len(samples.ray) / MOST_MARCHED)
+        wanted = self.rays_a_step * self.batch_samples / filled
         limit = self.batch_rays
         self.rays_a_step = round(min(max(wanted, self.rays_a_step / 1.5, 1), self.rays_a_step * 1.5 + 1, limit))
         return {"loss": loss.detach(), "psnr": -10 * torch.log10(loss.detach())}
@@ -171,8 +194,9 @@ class OccupancyNeRF(NeRF):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rays_a_step": self.rays_a_step}
+        return super().state_dict() | {"rays_a_step": self.rays_a_step, "leave_out": self.leave_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict({name: value for name, value in state.items() if name != "rays_a_step"})
-        self.rays_a_step = state["rays_a_step"]
+        own = ("rays_a_step", "leave_out")
+        super().load_state_dict({name: value for name, value in state.items() if name not in own})
+        self.rays_a_step, self.leave_out = state["rays_a_step"], state["leave_out"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sphere_scene import context, orbit, photograph, sphere_scene
 
-from adlbench.methods.nn.rays import camera_rays
+from adlbench.methods.nn.rays import Rays, camera_rays
 from adlbench.methods.novel_view_synthesis.nerf_occupancy import OccupancyNeRF
 
 SMALL: dict[str, Any] = {
@@ -43,6 +43,10 @@ def run(made: OccupancyNeRF, steps: int, of: int) -> None:
         made.context.progress = made.context.step / of
 
 
+def flat(rays: Rays) -> Rays:
+    return Rays(*(x.reshape(-1, 3) for x in rays))
+
+
 def test_it_learns_the_sphere_and_empties_the_space_around_it() -> None:
     made = method(300)
     cameras = orbit(5, 16, turn=0.3)
@@ -55,19 +59,48 @@ def test_it_learns_the_sphere_and_empties_the_space_around_it() -> None:
     assert float(view.opacity[core].mean()) > 0.8
     assert float((view.depth - depth)[core].abs().mean()) < 0.4
     assert float(made.field.grid.occupied.float().mean()) < 0.6
-    rays = camera_rays(cameras)
-    flat = type(rays)(*(x.reshape(-1, 3) for x in rays))
-    kept = len(made.field.sample(flat).ray)
+    rays = flat(camera_rays(cameras))
+    kept = len(made.field.sample(rays).ray)
     made.field.grid.occupied.fill_(True)
-    assert kept < 0.6 * len(made.field.sample(flat).ray)
+    assert kept < 0.6 * len(made.field.sample(rays).ray)
 
 
 def test_rays_fill_the_batch_of_samples() -> None:
-    made = method(30)
+    made = method(60, batch_rays=4096)
     rays, _ = made.views.sample_rays(made.rays_a_step, made.context.generator("rays"))
-    assert (
-        0.5 < len(made.field.sample(rays).ray) / SMALL["batch_samples"] < 2 or made.rays_a_step == SMALL["batch_rays"]
-    )
+    rendered = made.field.render(rays, made.field.sample(rays), made.context.autocast, made.leave_out)
+    assert 0.5 < len(rendered.samples.ray) / SMALL["batch_samples"] < 2
+
+
+def test_samples_that_add_nothing_change_neither_colour_nor_gradient() -> None:
+    """The network asked everywhere, and composited written out."""
+    made = method(200, stop_below=1e-2)
+    field, rays = made.field, flat(camera_rays(orbit(3, 16, turn=0.1)))
+    field.grid.occupied.fill_(True)
+    with torch.no_grad():  # no density in much of space, and a wall in the rest
+        field.network.density.weight.mul_(20)
+        field.network.density.bias.sub_(10)
+    samples = field.sample(rays)
+    rendered = field.render(rays, samples, made.context.autocast, leave_out=True)
+    assert len(rendered.samples.ray) < 0.7 * len(samples.ray)
+
+    ray, depths, lengths = samples
+    position = field.encode(rays.origins[ray] + depths[:, None] * rays.directions[ray])
+    direction = field.encode_direction(torch.nn.functional.normalize(rays.directions, dim=-1))
+    raw, rgb = field.network(position[:, None], direction[ray])
+    optical = raw[:, 0].relu() * lengths * rays.directions.norm(dim=-1)[ray]
+    weights, light, last = [], torch.ones(()), -1
+    for index, depth in zip(ray.tolist(), optical):
+        light = torch.ones(()) if index != last else light
+        weights.append(light * (1 - torch.exp(-depth)) if light >= 1e-2 else torch.zeros(()))
+        light, last = light * torch.exp(-depth), index
+    of_ray = torch.zeros(len(rays.origins), len(ray)).index_put((ray, torch.arange(len(ray))), torch.stack(weights))
+    colour = of_ray @ rgb[:, 0] + (1 - of_ray.sum(1, keepdim=True)) * field.background
+    torch.testing.assert_close(rendered.rgb, colour, atol=1e-5, rtol=1e-4)
+    pull = torch.randn(colour.shape, generator=torch.Generator().manual_seed(0))
+    own, wanted = (torch.autograd.grad(x, list(field.network.parameters()), pull) for x in (rendered.rgb, colour))
+    for mine, theirs in zip(own, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)
 
 
 def test_a_resumed_run_is_the_same_to_the_bit() -> None:

@@ -1,4 +1,4 @@
-"""Hash grid, sequence scan and Chamfer distance beside their peers."""
+"""Hash grid, volume rendering and sequence scan beside their peers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import torch
 from measure import Kernel, Run, installed
 from torch import Tensor, nn
 
-from adlbench.methods.nn.chamfer import chamfer
+from adlbench.methods.nn import occupancy_grid
 from adlbench.methods.nn.feature_grids import PRIMES, HashGrid
+from adlbench.methods.nn.occupancy_grid import OccupancyGrid
+from adlbench.methods.nn.rays import Rays, sphere_bounds
+from adlbench.methods.nn.volume_rendering import accumulate, accumulate_packed, composite, composite_packed
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmark"))
 
@@ -78,19 +81,83 @@ def scan(tokens: int) -> Mapping[str, Run]:
     return {"own": own, "transformers": theirs}
 
 
-# -------------------------------------------------------------------------------------------------------------- Chamfer
-def chamfer_distance(points: int) -> Mapping[str, Run]:
+# ----------------------------------------------------------------------------------------------------- volume rendering
+SAMPLES, SPARSE = 64, 8  # samples on a ray, and how many of them are in occupied cells
+
+
+def rays_through_fog(rays: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges [R, S + 1], density [R, S] and rgb [R, S, 3], both with gradients."""
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(2, points, 3, generator=generator, dtype=torch.float64)
-    one, other = nn.functional.normalize(directions, dim=-1) + 0.005 * torch.randn(2, points, 3, generator=generator)
-    runs: dict[str, Run] = {"own": lambda: chamfer(one, other, squared=False)}
-    if installed("point_cloud_utils"):
-        utils = importlib.import_module("point_cloud_utils")
-        first, second = one.numpy(), other.numpy()
-        runs["point-cloud-utils"] = lambda: utils.chamfer_distance(first, second)
-    return runs
+    edges = torch.linspace(2, 6, SAMPLES + 1).expand(rays, -1).contiguous()
+    density = torch.rand(rays, SAMPLES, generator=generator).mul(2).requires_grad_()
+    return edges, density, torch.rand(rays, SAMPLES, 3, generator=generator).requires_grad_()
 
 
+def compositing(rays: int) -> Mapping[str, Run]:
+    edges, density, rgb = rays_through_fog(rays)
+
+    def own() -> object:
+        weights, _, opacity = composite(density, edges.diff(dim=-1))
+        return torch.autograd.grad((accumulate(weights, rgb).sum() + opacity.sum()), (density, rgb))
+
+    def plain() -> object:  # raw2outputs of nerf-pytorch
+        alpha = 1 - torch.exp(-density * edges.diff(dim=-1))
+        passed = torch.cumprod(torch.cat([torch.ones(rays, 1), 1 - alpha + 1e-10], -1), -1)[:, :-1]
+        weights = alpha * passed
+        return torch.autograd.grad((weights[..., None] * rgb).sum() + weights.sum(), (density, rgb))
+
+    return {"own": own, "plain torch": plain} | ({"nerfacc": with_nerfacc(edges, density, rgb)} if NERFACC else {})
+
+
+def with_nerfacc(edges: Tensor, density: Tensor, rgb: Tensor) -> Run:
+    volrend = importlib.import_module("nerfacc.volrend")
+
+    def run() -> object:
+        weights, _, _ = volrend.render_weight_from_density(edges[:, :-1], edges[:, 1:], density)
+        colour, opacity = volrend.accumulate_along_rays(weights, rgb), volrend.accumulate_along_rays(weights, None)
+        return torch.autograd.grad(colour.sum() + opacity.sum(), (density, rgb))
+
+    return run
+
+
+def packed_compositing(rays: int) -> Mapping[str, Run]:
+    """nerfacc's functions for packed samples want a GPU: without them a ray keeps all its samples, most of them empty."""
+    edges, density, rgb = rays_through_fog(rays)
+    first = torch.randint(SAMPLES - SPARSE, (rays,), generator=torch.Generator().manual_seed(1))
+    place = (first[:, None] + torch.arange(SPARSE)).flatten()
+    ray = torch.arange(rays).repeat_interleave(SPARSE)
+    lengths = edges.diff(dim=-1)[ray, place]
+    own_density, own_rgb = (x.detach()[ray, place].requires_grad_() for x in (density, rgb))
+
+    def own() -> object:
+        weights, _, opacity = composite_packed(own_density, lengths, ray, rays)
+        colour = accumulate_packed(weights, own_rgb, ray, rays)
+        return torch.autograd.grad(colour.sum() + opacity.sum(), (own_density, own_rgb))
+
+    empty = torch.zeros(rays, SAMPLES).index_put((ray, place), own_density.detach()).requires_grad_()
+    return {"own": own} | ({"nerfacc": with_nerfacc(edges, empty, rgb)} if NERFACC else {})
+
+
+def marching(rays: int) -> Mapping[str, Run]:
+    """96 steps through a ball of which one cell in ten is occupied."""
+    generator = torch.Generator().manual_seed(0)
+    grid = OccupancyGrid(torch.full((3,), -1.0), torch.full((3,), 1.0), 32)
+    grid.occupied.copy_(torch.rand(len(grid.occupied), generator=generator) < 0.1)
+    aims = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator), dim=-1) * 0.5
+    some = Rays(torch.tensor([0.0, 0.0, -3.0]).expand(rays, -1), aims + torch.tensor([0.0, 0.0, 3.0]))
+    bounds = sphere_bounds(some, torch.zeros(3), 1.0, 0.1, 5.0)
+    step = 2 / 96 / some.directions.norm(dim=-1)
+
+    def run(backend: bool) -> None:
+        usual = occupancy_grid.compiled
+        occupancy_grid.compiled = lambda like: backend
+        grid.march(some, *bounds, step)
+        occupancy_grid.compiled = usual
+
+    return {"own": lambda: run(occupancy_grid.compiled(step)), "plain torch": lambda: run(False)}
+
+
+NERFACC = installed("nerfacc")
 KERNELS = [
     Kernel(
         "hash grid, 16 levels of 2 features, 2^19 rows, forward + backward",
@@ -103,6 +170,18 @@ KERNELS = [
         "Mamba-2 mixer of width 64, forward + backward", (1_024, 4_096, 16_384), "tokens", scan, {"transformers": 1.0}
     ),
     Kernel(
-        "Chamfer distance, forward", (3_000, 10_000, 30_000), "points", chamfer_distance, {"point-cloud-utils": 1.0}
+        f"volume rendering, {SAMPLES} samples a ray, forward + backward",
+        (1_024, 4_096, 16_384),
+        "rays",
+        compositing,
+        {"nerfacc": 1.0, "plain torch": 1.0},
     ),
+    Kernel(
+        f"volume rendering, packed, {SPARSE} of {SAMPLES} samples a ray, forward + backward",
+        (1_024, 4_096, 16_384),
+        "rays",
+        packed_compositing,
+        {"nerfacc": 1.0},
+    ),
+    Kernel("marching, 96 steps, 32^3 cells", (1_024, 4_096, 16_384), "rays", marching, {"plain torch": 1.0}),
 ]

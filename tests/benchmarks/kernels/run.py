@@ -28,7 +28,7 @@ from measure import CLOCKS, Kernel, Row, measure  # noqa: E402
 
 PACKAGES = (
     "torch", "scipy", "MinkowskiEngine", "spconv", "torch-cluster", "ocnn", "potpourri3d", "robust-laplacian",
-    "gsplat", "nerfacc", "nerfstudio", "transformers", "point-cloud-utils",
+    "gsplat", "nerfacc", "nerfstudio", "transformers", "point-cloud-utils", "POT", "scikit-image",
 )  # fmt: skip
 
 

@@ -69,6 +69,21 @@ def test_hash_grid_equals_tiny_cuda_nn_written_out(dtype: torch.dtype, tolerance
     np.testing.assert_allclose(got, wanted, atol=tolerance)
 
 
+@pytest.mark.usefixtures("backend")
+def test_hashes_far_beyond_2_to_the_31() -> None:
+    """Products of corners and primes up to 2^53, against Python's integers; and what cannot be numbered is refused."""
+    finest = 2**21 - 1
+    grid = HashGrid(1, 1, TABLE, finest, finest).double()
+    with torch.no_grad():
+        grid.table.copy_(torch.arange(float(TABLE))[:, None])
+    corners = torch.tensor([[0, 0, 0], [finest - 2, 3, 5], [7, finest - 2, finest - 3], [finest - 2] * 3])
+    read = grid((corners.double() - 0.5).clamp(min=0) / (finest - 1))
+    wanted = [(x ^ (y * 2654435761) % 2**32 ^ (z * 805459861) % 2**32) % TABLE for x, y, z in corners.tolist()[1:]]
+    np.testing.assert_allclose(read[1:, 0].tolist(), wanted, atol=1e-4)
+    with pytest.raises(ValueError, match="fewer than 2\\^21"):
+        HashGrid(2, 1, TABLE, 16, 2**21)
+
+
 def test_hash_grid_sizes_and_start() -> None:
     """The paper's: 16 levels, 2 features, 2^19 rows, 16 to 2048."""
     grid = HashGrid()

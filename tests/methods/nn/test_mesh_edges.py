@@ -122,3 +122,9 @@ def test_gradients_of_pooling_and_unpooling() -> None:
         return unpool_edges(pool_edges(x, mesh, 90).features, [first])
 
     assert torch.autograd.gradcheck(net, features.requires_grad_())
+
+
+def test_vertices_beyond_2_to_the_31() -> None:
+    small, large = EdgeMesh.from_faces(TETRAHEDRON), EdgeMesh.from_faces(TETRAHEDRON + 2**31)
+    assert large.ends.tolist() == [[a + 2**31, b + 2**31] for a, b in small.ends.tolist()]
+    np.testing.assert_array_equal(large.neighbours, small.neighbours)

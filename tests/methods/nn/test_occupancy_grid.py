@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.methods.nn import occupancy_grid, volume_rendering
 from adlbench.methods.nn.occupancy_grid import OccupancyGrid
 from adlbench.methods.nn.rays import Rays
 from adlbench.methods.nn.volume_rendering import accumulate, accumulate_packed, composite, composite_packed
@@ -52,6 +53,16 @@ def test_a_field_that_is_faint_everywhere_does_not_vanish() -> None:
     assert made.occupied.any()
 
 
+@pytest.fixture(params=["numba", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        for module in (occupancy_grid, volume_rendering):
+            monkeypatch.setattr(module, "compiled", lambda like: False)
+    else:
+        pytest.importorskip("numba")
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("random", [False, True])
 def test_march_visits_occupied_cells_at_even_steps(random: bool) -> None:
     made = grid(8)
@@ -81,6 +92,36 @@ def test_march_visits_occupied_cells_at_even_steps(random: bool) -> None:
     assert float(lengths.sum()) == pytest.approx(0.47, abs=1e-5)  # the last interval is cut off
 
 
+def test_more_than_2_to_the_31_cells() -> None:
+    made = grid(2)
+    made.resolution = 1400
+    inside, cell = made.cells(torch.tensor([[0.9999, 0.9999, 2.9999], [-1, -1, -1], [0, 0, 1]]))
+    assert inside.all()
+    assert cell.tolist() == [1400**3 - 1, 0, (700 * 1400 + 700) * 1400 + 700]
+
+
+def test_both_backends_march_to_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit: through corners and faces of cells, outside of the box, with and without chance; and no ray at all."""
+    pytest.importorskip("numba")
+    made, generator = grid(16), torch.Generator().manual_seed(0)
+    made.occupied.copy_(torch.rand(16**3, generator=generator) > 0.5)
+    directions = torch.randn(300, 3, generator=generator)
+    directions[:50] = torch.eye(3)[torch.randint(3, (50,), generator=generator)]  # along the cells' faces
+    rays = Rays(0.25 * torch.randint(-8, 9, (300, 3), generator=generator), directions)
+    near = torch.rand(300, generator=generator)
+    far, step = near + 3 * torch.rand(300, generator=generator) - 0.2, 0.01 + 0.1 * torch.rand(300, generator=generator)
+    for count, random in ((300, False), (300, True), (0, False)):
+        some = (Rays(rays.origins[:count], rays.directions[:count]), near[:count], far[:count], step[:count])
+        results = []
+        for backend in (True, False):
+            monkeypatch.setattr(occupancy_grid, "compiled", lambda like, chosen=backend: chosen)
+            results.append(made.march(*some, torch.Generator().manual_seed(1) if random else None))
+        for mine, theirs in zip(*results, strict=True):
+            assert mine.dtype == theirs.dtype
+            assert torch.equal(mine, theirs)
+    assert len(results[0].ray) == 0
+
+
 # -------------------------------------------------------------------------------------------------------- packed samples
 COUNTS = (3, 0, 5, 1, 0)
 
@@ -94,6 +135,7 @@ def packed() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return ray, place, density, length
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("stop_below", [0.0, 0.2])
 def test_packed_equals_dense(stop_below: float) -> None:
     ray, place, density, length = packed()
@@ -111,12 +153,17 @@ def test_packed_equals_dense(stop_below: float) -> None:
     torch.testing.assert_close(accumulate_packed(got.weights, values, ray, 5).float(), summed)
 
 
-def test_packed_gradients() -> None:
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("stop_below", [0.0, 0.2])
+def test_packed_gradients(stop_below: float) -> None:
     ray, _, density, length = packed()
     free = (density.requires_grad_(), length.requires_grad_())
-    assert torch.autograd.gradcheck(lambda d, n: composite_packed(d, n, ray, 5)[:], free)
+    assert torch.autograd.gradcheck(lambda d, n: composite_packed(d, n, ray, 5, stop_below)[:], free)
+    values = torch.rand(len(ray), 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w, v: accumulate_packed(w, v, ray, 5), (density, values))
 
 
+@pytest.mark.usefixtures("backend")
 def test_packed_nothing_and_opaque() -> None:
     """No sample at all; and a wall on the first of 2,000 rays, behind which sums in float32 would have no digits left."""
     none = torch.empty(0)

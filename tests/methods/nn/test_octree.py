@@ -126,3 +126,23 @@ def test_one_point_and_points_at_the_border() -> None:
         build_octree(clouds(), 3, 4)
     with pytest.raises(DataError, match="stride 3"):
         octree.coordinates(3)
+
+
+def test_more_than_2_to_the_31_cells() -> None:
+    """Opposite corners at the largest depth: 2^48 cells, of which few are nodes. More than 2^63 are refused."""
+    side = 2**16
+    leaves = torch.tensor([[0, 0, 0, 0], [0, side - 1, side - 1, side - 1], [1, side - 1, 0, 5]])
+    octree = Octree(leaves, ITEMS, 16, 1)
+    nodes = octree.coordinates(1)
+    assert len(nodes) == 3 * 8
+    assert torch.equal(nodes[octree.is_occupied(1)], leaves)
+    assert octree.coordinates(side // 2).tolist() == [
+        [item, *(axis * side // 2 for axis in corner)]
+        for item in (0, 1)
+        for corner in itertools.product((0, 1), repeat=3)
+    ]
+    conv = SparseConv(1, 1, 3)
+    out = conv(octree.tensor(torch.ones(3, 1))).features[octree.is_occupied(1)]
+    torch.testing.assert_close(out, conv.kernel[13].expand(3, 1) + (0 if conv.bias is None else conv.bias))
+    with pytest.raises(DataError, match="at most 32,768 are possible"):
+        Octree(leaves, 2**15 + 1, 16)

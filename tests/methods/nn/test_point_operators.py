@@ -28,8 +28,11 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
     return (a.double()[:, None] - b.double()[None]).square().sum(-1)
 
 
-@pytest.fixture(params=["tree", "distances"])
+@pytest.fixture(params=["loops", "tree", "distances"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "loops":
+        pytest.importorskip("numba")
+    monkeypatch.setattr(point_operators, "_LOOP_PAIRS", 2**60 if request.param == "loops" else 0)
     monkeypatch.setattr(point_operators, "_TREE_POINTS", 1 if request.param == "tree" else 2**60)
     monkeypatch.setattr(point_operators, "_BLOCK", 5_000)  # several blocks
 
@@ -224,6 +227,22 @@ def test_half_precision_is_searched_in_single() -> None:
     torch.testing.assert_close(
         half.float(), interpolate(points.float(), features, points.float().flip(1)), atol=0.05, rtol=0.02
     )
+
+
+def test_more_than_2_to_the_31_rows() -> None:
+    """Rows of three clouds of 2^30 points that share one row of memory: a number cut to 32 bits would be out of range."""
+    features = torch.tensor([[[1.0, 2.0]]]).expand(3, 2**30, 2)
+    index = torch.tensor([[0, 2**30 - 1]]).expand(3, 2)
+    assert torch.equal(group_points(features, index), torch.tensor([1.0, 2.0]).expand(3, 2, 2))
+    with pytest.raises(IndexError):
+        group_points(features, index + 1)
+    points = clouds()
+    for found in (
+        farthest_point_sampling(points, 5),
+        *ball_query(points, points, 0.5, 3),
+        k_nearest(points, points, 3).index,
+    ):
+        assert found.dtype == torch.int64
 
 
 def test_no_queries_give_empty_results() -> None:

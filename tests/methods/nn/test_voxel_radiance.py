@@ -116,3 +116,13 @@ def test_total_variation_of_a_slope() -> None:
     density, harmonics = made.total_variation(inside)
     assert density.item() == pytest.approx(2, abs=1e-6)
     assert float(harmonics) == pytest.approx(0, abs=1e-4)
+
+
+def test_more_than_2_to_the_31_voxels() -> None:
+    """1,400^3 voxels, all of them one row whose number does not fit into 32 bits."""
+    made = SparseVoxels(LOW, HIGH, 1)
+    made.resolution, row = 1400, 2**31 + 5
+    made.links = torch.full((1, 1, 1), row).expand(1400, 1400, 1400)
+    rows, weights = made.neighbours(torch.tensor([[1.0, 1, 1], [-1, -1, -1], [0.3, 0.9, 0.99]]))
+    assert (rows == row).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(3))
