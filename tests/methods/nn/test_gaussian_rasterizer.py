@@ -286,6 +286,31 @@ def test_same_numbers_to_the_bit() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the tiles
+def test_keys_of_tile_and_depth_beyond_31_bits_sort_as_smaller_ones_do() -> None:
+    """65,536 tiles times 34,000 Gaussians are 2^31.05 keys. Without the far ones they are fewer; the others' lists stay."""
+    side, count, near = 256, 34_000, 32_000
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(2, count, generator=generator) * side
+    conics = torch.tensor([[1.0], [0.0], [1.0]]).expand(3, count) / 0.6
+    reach, depths = torch.full((count,), 2.0), torch.arange(count).float()
+    variances = torch.full((2, count), 0.6)
+
+    def lists(number: int) -> Tensor:
+        """Pairs (tile, Gaussian) in the order of the tiles' lists, without those beyond ``near``."""
+        some = means[:, :number], conics[:, :number], reach[:number]
+        boxes = pixel_boxes(some[0], variances[:, :number], some[2], side, side)
+        tiles = bin_gaussians(*some, boxes, depths[:number], side, side, size=1)
+        assert tiles.columns * tiles.rows == side * side
+        tile = torch.repeat_interleave(torch.arange(side * side), tiles.num_chunks)
+        pairs = torch.stack([tile[:, None].expand_as(tiles.slots), tiles.slots], -1).reshape(-1, 2)
+        return pairs[pairs[:, 1] < near]
+
+    assert side * side * near < 2**31 <= side * side * count
+    pairs = lists(count)
+    assert len(pairs) > count
+    assert torch.equal(pairs, lists(near))
+
+
 @pytest.mark.parametrize("size", [4, 8, 16])
 def test_a_tile_lists_all_that_touch_it_front_to_back_and_little_else(size: int) -> None:
     width, height, count = 45, 30, 400
