@@ -36,9 +36,7 @@ Context = ForkServerContext | SpawnContext | ForkContext
 WATCH_SECONDS = 0.5  # between two looks at memory, processes and log
 LOCK = ".lock"
 # Modules that cost seconds to import are loaded once, in the fork server, and only when a cell of that kind needs them.
-# The command line is what Python gives every child as its main module.
 PRELOAD = [
-    "adlbench.benchmark.cli.main",
     "adlbench.benchmark.cell",
     "scipy.spatial",
     "skimage.measure",

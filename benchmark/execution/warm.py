@@ -2,17 +2,24 @@
 
 import atexit
 import gc
+import importlib
 import io
 import os
+import pkgutil
 
 import torch
 from PIL import Image, ImageDraw
 from torch.utils.flop_counter import FlopCounterMode
 
-from adlbench.benchmark import environment, plan, records
+from adlbench.benchmark import cli, environment, plan, records
 from adlbench.benchmark.execution import process
 from adlbench.benchmark.prepare import manifest
 
+for module in pkgutil.iter_modules(
+    cli.__path__
+):  # Python runs the command line anew in every child, as its main module
+    if module.name != "main":
+        importlib.import_module(f"{cli.__name__}.{module.name}")
 environment.describe(torch.device("cpu"))  # starts a process to ask for the platform
 environment.code_version()
 plan._adapter()

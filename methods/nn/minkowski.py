@@ -54,7 +54,8 @@ class MinkowskiCoordinates(CoordinateManager):
         self.batch_size = batch_size
         kind = engine.CoordinateMapType.CUDA if coordinates.is_cuda else engine.CoordinateMapType.CPU
         self._engine = engine
-        self._manager = engine.CoordinateManager(D=3, coordinate_map_type=kind)
+        threads = torch.get_num_threads()  # by default all cores, for torch too from then on
+        self._manager = engine.CoordinateManager(D=3, num_threads=threads, coordinate_map_type=kind)
         key, (kept, _) = self._manager.insert_and_map(coordinates.int().contiguous(), 1)
         self._keys = {1: key}
         self._given = coordinates

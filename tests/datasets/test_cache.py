@@ -204,23 +204,23 @@ def test_eight_processes_on_one_data_set_use_its_memory_once(folder: Path) -> No
     def read(number: int, private: bool) -> None:
         gc.disable()  # a collection writes to every object and so unshares what was forked
         ArraySplit(x=cached("small", 1, {}, example)["points"]).batch([0])  # what Python itself needs for this
-        barrier.wait(60)  # everyone is there: what was forked is shared by as many as at the end
+        barrier.wait(300)  # everyone is there: what was forked is shared by as many as at the end
         before = proportional_set_size()
-        barrier.wait(60)
+        barrier.wait(300)
         split = ArraySplit(x=cached("large", 1, {}, make)["x"])
         if private:
             split = ArraySplit(x=split.fields["x"].clone())
         for index in np.random.default_rng(number).permutation(items):
             split.batch([index])
-        barrier.wait(60)  # everyone has read everything
+        barrier.wait(300)  # everyone has read everything
         after = proportional_set_size()
-        barrier.wait(60)  # nobody has gone yet
+        barrier.wait(300)  # nobody has gone yet
         grown.put(after - before)
 
     used = {}
     for private in (False, True):
         processes = start(workers, read, private)
-        used[private] = sum(grown.get(timeout=60) for _ in range(workers)) / size
+        used[private] = sum(grown.get(timeout=300) for _ in range(workers)) / size
         for process in processes:
             process.join(30)
             assert process.exitcode == 0

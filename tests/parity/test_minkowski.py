@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -20,6 +20,21 @@ if importlib.util.find_spec("MinkowskiEngine") is None:
 ME = minkowski.minkowski_engine()
 
 ITEMS, CHANNELS = 3, 5
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """MinkowskiEngine's own objects set the number of OpenMP's threads, which is torch's, to all cores."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_backend_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    voxels, _ = make_input()
+    minkowski.MinkowskiCoordinates(voxels.coordinates, ITEMS)
+    assert torch.get_num_threads() == before
 
 
 def make_input(points: int = 300, size: float = 12.0, dtype: torch.dtype = torch.float64) -> tuple[Voxels, Tensor]:
