@@ -43,6 +43,7 @@ from adlbench.benchmark.records import (
     EVALUATED,
     Latency,
     Record,
+    clear_unfinished,
     read_record,
     write_arrays,
     write_atomic,
@@ -95,11 +96,7 @@ def run_cell(
     interruption: Interrupted | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in (
-            *folder.glob(".*.tmp"),
-            *folder.glob("*/.*.tmp"),
-        ):  # of a process that was killed while it wrote
-            unfinished.unlink()
+        clear_unfinished(folder)
         write_json_text(folder / "cell.json", spec.to_json())
         ranks = Ranks()
         with ranks.started(lambda rank: follow(spec, folder, rank), spec.devices, folder, spec.device):

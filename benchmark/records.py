@@ -107,6 +107,12 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Delete what processes left that were killed inside ``write_atomic``, in a cell's folder and the folders in it."""
+    for unfinished in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        unfinished.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, default=_plain) + "\n").encode())
 

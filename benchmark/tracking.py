@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from adlbench.benchmark.errors import AdlbenchError
-from adlbench.benchmark.records import Record, Summary, find_records, write_json
+from adlbench.benchmark.records import Record, Summary, clear_unfinished, find_records, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,8 +114,7 @@ class Tracker:
         earlier = _marker(folder)
         if earlier == {**stamp, "whole": True}:
             return None
-        for unfinished in folder.glob(f".{DELIVERED}.*.tmp"):  # of a runner that was killed while it wrote the marker
-            unfinished.unlink()
+        clear_unfinished(folder)  # of a runner that was killed while it wrote the marker
         if earlier == {**stamp, "whole": False} and self._kept_whole(record):
             write_json(marker, {**stamp, "whole": True})
             return None
