@@ -140,18 +140,19 @@ class Worker:
 
 @dataclass
 class Rounds:
-    """Seconds by round of the three processes, by clock."""
+    """Seconds by round of each process, by clock."""
 
     what: str  # "train" or "inference"
     per_round: int = 0  # steps or calls
-    cpu: list[tuple[float, float, float]] = field(default_factory=list)  # base, control, head
-    wall: list[tuple[float, float, float]] = field(default_factory=list)
+    cpu: list[tuple[float, ...]] = field(default_factory=list)  # base, control, head
+    wall: list[tuple[float, ...]] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)  # of each round: which start of the processes it belongs to
 
-    def columns(self, clock: str) -> tuple[list[float], list[float], list[float]]:
+    def columns(self, clock: str, head: int = 2) -> tuple[list[float], list[float], list[float]]:
+        """Of base, control and the ``head``-th process."""
         rounds = self.cpu if clock == "cpu" else self.wall
-        base, control, head = ([entry[i] for entry in rounds] for i in range(3))
-        return base, control, head
+        base, control, judged = ([entry[i] for entry in rounds] for i in (0, 1, head))
+        return base, control, judged
 
 
 def quiet_core(spin: float = 0.005) -> list[int]:
@@ -203,15 +204,22 @@ def measure(
         with opened():
             share = (time.monotonic() - began) / len(wanted)
             for what in wanted:
-                _measure_start(workers, works[what], found[what], start, share, deadline, order)
+                measure_start(workers, works[what], found[what], start, share, deadline, order)
         wanted = [what for what in wanted if not enough(*found[what].columns(clock), rule, found[what].starts)]
         start += 1
     return list(found.values())
 
 
-def _measure_start(
-    workers: Trio, work: Work, rounds: Rounds, start: int, at_least: float, deadline: float, order: random.Random
+def measure_start(
+    workers: Sequence[Worker],
+    work: Work,
+    rounds: Rounds,
+    start: int,
+    at_least: float,
+    deadline: float,
+    order: random.Random,
 ) -> None:
+    """Rounds in one start of the processes, which are prepared: some, and more until ``at_least`` seconds have passed."""
     if not rounds.per_round:
         spent = [min(work.ask(worker, 1)["cpu"] for _ in range(4)) for worker in workers]
         rounds.per_round = max(1, min(work.most, math.ceil(ROUND_SECONDS / max(*spent, 1e-5))))
@@ -221,9 +229,10 @@ def _measure_start(
     begin, done = time.monotonic(), 0
     least, most = ROUNDS_A_START
     while done < least or (done < most and time.monotonic() - begin < at_least):
-        took = {which: work.ask(workers[which], rounds.per_round) for which in order.sample(range(3), 3)}
-        rounds.cpu.append((took[0]["cpu"], took[1]["cpu"], took[2]["cpu"]))
-        rounds.wall.append((took[0]["wall"], took[1]["wall"], took[2]["wall"]))
+        turns = order.sample(range(len(workers)), len(workers))
+        took = {which: work.ask(workers[which], rounds.per_round) for which in turns}
+        rounds.cpu.append(tuple(took[which]["cpu"] for which in range(len(workers))))
+        rounds.wall.append(tuple(took[which]["wall"] for which in range(len(workers))))
         rounds.starts.append(start)
         done += 1
         if time.monotonic() > deadline:

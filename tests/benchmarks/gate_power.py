@@ -36,14 +36,7 @@ from adlbench.benchmark.records import read_record
 from adlbench.benchmark.regression import accuracy, speed
 from adlbench.benchmark.regression.comparison import WALL_EFFECT
 from adlbench.benchmark.regression.results import CellResult, read_result
-from adlbench.benchmark.regression.session import (
-    ROUND_SECONDS,
-    ROUNDS_A_START,
-    WARM_UP_ROUNDS,
-    Tree,
-    Worker,
-    quiet_core,
-)
+from adlbench.benchmark.regression.session import Rounds, Tree, Work, Worker, measure_start, quiet_core
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = ROOT / "tests" / "regression"
@@ -95,36 +88,27 @@ def speed_power(comparisons: int, per_start: int, seconds: float, out: Path) -> 
 def compare_once(
     workers: list[Worker], names: list[str], folder: str, rule: speed.SpeedRule, seconds: float, seed: int
 ) -> list[dict[str, Any]]:
-    """As ``session.measure`` does it, with five processes in place of three, and ten rounds a start."""
-    order, begin, steps, start = random.Random(seed), time.monotonic(), 0, 0
-    taken: list[list[dict[str, float]]] = []
-    starts: list[int] = []
-    while time.monotonic() - begin < seconds:
+    """As ``session.measure`` does it, with three heads beside the two processes of A, and the most rounds in each start."""
+    order, rounds, start = random.Random(seed), Rounds("train"), 0
+    work = Work(lambda worker, n: worker.ask("steps", n=n, limit=10**9))
+    heads = range(2, 2 + len(UNITS))
+    deadline = time.monotonic() + seconds
+    while start == 0 or time.monotonic() < deadline:
         with contextlib.ExitStack() as stack:
             for worker, name in zip(workers, names):
                 stack.enter_context(worker.forked())
                 worker.ask("open", name=name, folder=folder)
-            steps = steps or math.ceil(
-                ROUND_SECONDS / min(workers[0].ask("steps", n=1, limit=10**9)["cpu"] for _ in range(5))
-            )
-            for index in range(WARM_UP_ROUNDS + ROUNDS_A_START[1]):
-                answers: dict[int, dict[str, float]] = {}
-                for which in order.sample(range(5), 5):
-                    answers[which] = workers[which].ask("steps", n=steps, limit=10**9)
-                if index >= WARM_UP_ROUNDS:
-                    taken.append([answers[which] for which in range(5)])
-                    starts.append(start)
+            measure_start(workers, work, rounds, start, math.inf, deadline, order)
         start += 1
-        sides = [[entry[which]["cpu"] for entry in taken] for which in range(5)]
-        if all(speed.enough(sides[0], sides[1], head, rule, starts) for head in sides[2:]):
+        if all(speed.enough(*rounds.columns("cpu", head), rule, rounds.starts) for head in heads):
             break
     rows = []
-    for case, which in zip(UNITS, range(2, 5)):
-        verdict = speed.judge(sides[0], sides[1], sides[which], rule, starts)
-        walls = [[entry[i]["wall"] for entry in taken] for i in (0, 1, which)]
-        wall = speed.judge(walls[0], walls[1], walls[2], speed.SpeedRule(minimum_effect=WALL_EFFECT), starts)
-        spent = sum(map(sum, (sides[0], sides[1], sides[which])))
-        rows.append({"case": case, **asdict(verdict), "wall": wall.outcome, "cpu_seconds": spent})
+    wall_rule = speed.SpeedRule(minimum_effect=WALL_EFFECT)
+    for case, head in zip(UNITS, heads):
+        sides = rounds.columns("cpu", head)
+        verdict = speed.judge(*sides, rule, rounds.starts)
+        wall = speed.judge(*rounds.columns("wall", head), wall_rule, rounds.starts)
+        rows.append({"case": case, **asdict(verdict), "wall": wall.outcome, "cpu_seconds": sum(map(sum, sides))})
     return rows
 
 
