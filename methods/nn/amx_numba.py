@@ -297,7 +297,8 @@ def _round_row(row: _Row, values: Any, to: Any) -> None:
 
 def _rectify_row(row: _Row, values: Any, bias: Any, to: Any) -> None:
     biased = row.add(row.floats(values), row.floats(bias))
-    row.put_rounded(row.where([row.builder.fcmp_ordered(">", each, _ZERO) for each in biased], biased), to)
+    passed = [row.builder.fcmp_unordered(">", each, _ZERO) for each in biased]  # what is not a number stays seen
+    row.put_rounded(row.where(passed, biased), to)
 
 
 def _rectify_gradient(row: _Row, gradient: Any, rectified: Any, total: Any, to: Any) -> None:

@@ -34,10 +34,10 @@ def rectified_linear(
     added before what comes out is rounded. So are the gradients: that to x is rounded, those to weights and biases are not.
 
     Args:
-        x: [..., K], float32 or bfloat16; M rows in all.
+        x: [..., K], float32 or bfloat16, M rows in all; or with zeros behind, up to a multiple of 32 columns.
         weight: float32 [N, K]; N may be 0.
         bias: float32 [N], or [G, N] of which ``rows`` int64 [M], ascending, says which belongs to each row of x.
-        extra: V float32 [E, K] and c float32 [E], of which E may be up to 16.
+        extra: V float32 [E, K] and c float32 [E].
     """
     if extra is None:
         extra = weight.new_empty(0, weight.shape[1]), weight.new_empty(0)
@@ -46,11 +46,11 @@ def rectified_linear(
     out, other = _RectifiedLinear.apply(wide, weight, torch.atleast_2d(bias), rows, *extra)  # type: ignore[no-untyped-call]
     if out.shape[1] != len(weight):  # not otherwise: a slice's gradient is a copy
         out = out[:, : len(weight)]
-    return out.view(*x.shape[:-1], -1), other.view(*x.shape[:-1], -1)
+    return out.view(*x.shape[:-1], len(weight)), other.view(*x.shape[:-1], len(extra[1]))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x V^T + c [..., E] in float32, by the same kernel: up to 16 columns."""
+    """x V^T + c [..., E] in float32, by the same kernel: for few columns."""
     nothing = weight.new_empty(0, weight.shape[1])
     return rectified_linear(x, nothing, weight.new_empty(0), extra=(weight, bias))[1]
 

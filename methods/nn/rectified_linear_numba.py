@@ -43,7 +43,9 @@ Integers = NDArray[np.int64]
 
 PART = 4096  # rows that one thread goes through
 BLOCK = 128  # rows that stay in the first cache while all columns are computed
-GRADIENT_BLOCK = 256  # longer: a block's products are added to the sums for the weight, which are loaded and stored for it
+GRADIENT_BLOCK = (
+    256  # longer: a block's products are added to the sums for the weight, which are loaded and stored for it
+)
 
 _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 

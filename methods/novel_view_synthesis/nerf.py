@@ -42,7 +42,7 @@ class NeRFNetwork(nn.Module):
 
     def __init__(self, depth: int, width: int, skip: int, position_features: int, direction_features: int):
         super().__init__()
-        self.skip = skip
+        self.skip, self.position_features = skip, position_features
         inputs = [position_features] + [width + position_features * (i == skip) for i in range(depth - 1)]
         self.layers = nn.ModuleList(nn.Linear(n, width) for n in inputs)
         self.density = nn.Linear(width, 1)
@@ -58,18 +58,24 @@ class NeRFNetwork(nn.Module):
         h = position
         for i, layer in enumerate(self.layers):
             if fused(h):
+                assert isinstance(layer, nn.Linear)
                 h = rectified_linear(h, layer.weight, layer.bias)[0]
             else:
                 h = F.relu(layer(h), inplace=True)
             if i == self.skip and i + 1 < len(self.layers):
-                h = torch.cat([position.to(h.dtype), h], dim=-1)
+                h = torch.cat([position[..., : self.position_features].to(h.dtype), h], dim=-1)
         return h
 
     @torch.no_grad()
-    def trunk_in_parts(self, position: Tensor) -> Tensor:
-        """Encoded positions [M, P] -> [M, width], without a gradient. On a CPU in parts that stay in its cache."""
+    def density_in_parts(self, position: Tensor) -> Tensor:
+        """Encoded positions [M, P] -> density [M], without a gradient. On a CPU in parts that stay in its cache."""
         parts = position.split(4096 if position.device.type == "cpu" else 2**18)
-        return torch.cat([self.trunk(part) for part in parts])
+        raw = [self._raw_density(self.trunk(part)) for part in parts]
+        return F.relu(torch.cat(raw))
+
+    def _raw_density(self, h: Tensor) -> Tensor:
+        weight, bias = self.density.weight, self.density.bias
+        return (linear(h, weight, bias) if fused(h) else self.density(h))[..., 0]
 
     def heads(self, h: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the trunk gives and encoded directions [R, V] -> raw density and rgb [..., 3].
@@ -97,6 +103,12 @@ class NeRFNetwork(nn.Module):
     def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
         return self.heads(self.trunk(position), direction)
+
+
+def encode_position(encoding: PositionalEncoding, points: Tensor) -> Tensor:
+    """[..., 3] -> [..., P], as the network reads it under the present autocast."""
+    encoded: Tensor = encoding.for_fused(points) if fused(points) else encoding(points)
+    return encoded
 
 
 class RayRendering(NamedTuple):
@@ -138,9 +150,9 @@ class RadianceField(nn.Module):
             near, far = (torch.full_like(rays.origins[:, 0], bound) for bound in (self.near, self.far))
 
         def evaluate(network: nn.Module, depths: Tensor) -> RayRendering:
-            position = self.encode_position((rays.at(depths) - self.center) / self.scale)
+            points = (rays.at(depths) - self.center) / self.scale
             with autocast():
-                density, rgb = network(position, direction)
+                density, rgb = network(encode_position(self.encode_position, points), direction)
             if generator is not None and self.density_noise > 0:
                 density = density + self.density_noise * torch.randn(
                     density.shape, device=density.device, generator=generator
