@@ -1,4 +1,4 @@
-"""Linear layers with ReLU in bfloat16 on a CPU's tile unit: product, bias and ReLU, or all gradients, in one pass over the rows.
+"""The layers of ``fused_mlp`` in bfloat16 on a CPU's tile unit: product, bias and ReLU, or all gradients, in one pass over the rows.
 
 Between the products of a small network a CPU otherwise spends most of its time: every ReLU, its gradient, every sum for a bias
 and every cast reads and writes all activations once more. Here they happen to a block of rows while it is in the cache.
@@ -27,9 +27,11 @@ from adlbench.methods.nn.amx_numba import (
     end,
     load_sums,
     pack,
+    pack_turned,
     pair_rows,
     rectify_gradient,
     rectify_row,
+    round_padded,
     round_row,
     round_to_bfloat16,
     store_sums,
@@ -52,48 +54,66 @@ _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, extra_weight: Tensor, extra_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """See ``rectified_linear``. x bfloat16 [M, K] with K a multiple of 32; bias [G, N]; rows int64 [M], or [0] for zeros."""
-    number, depth = x.shape
-    out = x.new_empty(number, _rounded(len(weight)))
-    extra = torch.empty(number, len(extra_weight))
-    packed = _packed(weight.T, depth, len(weight)), _packed(extra_weight.T, depth, len(extra_weight))
-    biases = np.zeros((len(bias), out.shape[1]), np.float32)
-    biases[:, : len(weight)] = bias.detach().numpy()
-    arrays = (_bits(x), *packed, biases, rows.numpy(), extra_bias.detach().numpy(), _bits(out), extra.numpy())
-    share(lambda first, last: _forward(*arrays, first, last), -(-number // PART), number * weight.numel())
-    return out, extra
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One ``Layer`` of x bfloat16 [M, K] with K a multiple of 32: what it gives, that without ReLU, and the rounded weights.
+
+    bias is [G, N], rows int64 [M], or [0] where all belong to the first.
+    """
+    (number, depth), (width, extra) = x.shape, (len(weight), len(extra_weight))
+    columns = _rounded(width)
+    rounded = x.new_empty(columns + _rounded(extra), depth)
+    weights = _bits(rounded)
+    packed = np.empty((len(weights) // 16, depth // SIDE, 16, SIDE), np.uint16)
+    _prepare(weight.detach().numpy(), extra_weight.detach().numpy(), columns, weights, packed)
+    biases = bias.detach().numpy()
+    if width != columns:
+        biases = np.pad(biases, ((0, 0), (0, columns - width)))
+    out, others = x.new_empty(number, columns), torch.empty(number, extra)
+    arrays = (_bits(x), packed, biases, rows.numpy(), extra_bias.detach().numpy(), _bits(out), others.numpy())
+    share(lambda first, last: _forward(*arrays, first, last), -(-number // PART), number * rounded.numel())
+    return out, others, rounded
 
 
 def backward(
-    x: Tensor, out: Tensor, gradient: Tensor, extra_gradient: Tensor, weight: Tensor, groups: int, rows: Tensor,
-    extra_weight: Tensor, wanted: bool,
+    x: Tensor, out: Tensor, gradient: Tensor, extra_gradient: Tensor, rounded: Tensor, rows: Tensor, shape: tuple[int, int],
+    groups: int, wanted: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients to x (None unless it is ``wanted``), weight, bias [groups, N], extra weight and extra bias."""
+    """Gradients to x (None unless it is ``wanted``), weight of that ``shape``, bias [groups, N], extra weight and extra bias."""
     number, depth = x.shape
-    (width, inputs), extra = weight.shape, len(extra_weight)
-    columns, parts = out.shape[1] + _rounded(extra), -(-number // PART)
-    packed = np.concatenate([_packed(weight, width, inputs), _packed(extra_weight, extra, inputs)], axis=1)
-    sums = np.zeros((parts, depth, columns), np.float32)
-    biases = np.zeros((groups, out.shape[1]), np.float32)
-    shared = np.zeros((parts, out.shape[1]), np.float32)  # of each part's first group, which may have begun before it
+    (width, inputs), extra = shape, extra_gradient.shape[1]
+    columns, parts = out.shape[1], -(-number // PART)
+    to = x.new_empty(number if wanted else 0, depth)
+    weights = _bits(rounded)
+    packed = np.empty((depth // 16, len(weights) // SIDE, 16, SIDE) if wanted else (0, 0, 16, SIDE), np.uint16)
+    if wanted:
+        pack(weights, packed)
+    sums = np.zeros((max(parts, 1), len(weights), depth), np.float32)
+    biases = np.zeros((groups, columns), np.float32)
+    shared = np.zeros((parts, columns), np.float32)  # of each part's first group, which may have begun before it
     extra_biases = np.zeros((parts, extra), np.float32)
-    to = torch.empty_like(x) if wanted else x.new_empty(0, depth)
     arrays = (
         _bits(x), _bits(out), _bits(gradient), extra_gradient.numpy(), packed, rows.numpy(), sums, biases, shared,
         extra_biases, _bits(to),
     )  # fmt: skip
-    share(lambda first, last: _backward(*arrays, first, last), parts, 2 * number * weight.numel())
+    share(lambda first, last: _backward(*arrays, first, last), parts, 2 * number * rounded.numel())
     for part in range(parts):
         biases[rows[part * PART] if len(rows) else 0] += shared[part]
-    total = torch.from_numpy(sums.sum(0).T.copy())
+    total = torch.from_numpy(sums[0] if parts == 1 else sums.sum(0))
     return (
         to if wanted else None,
         total[:width, :inputs],
-        torch.from_numpy(biases[:, :width]),
-        total[out.shape[1] : out.shape[1] + extra, :inputs],
+        torch.from_numpy(biases)[:, :width],
+        total[columns : columns + extra, :inputs],
         torch.from_numpy(extra_biases.sum(0)),
     )
+
+
+def join(x: Tensor, h: Tensor, columns: int) -> Tensor:
+    """As many columns in all, of x and then of h, and zeros behind up to a multiple of 32."""
+    wide = x.new_zeros(len(x), _rounded(columns))
+    wide[:, : columns - h.shape[1]] = x[:, : columns - h.shape[1]]
+    wide[:, columns - h.shape[1] : columns] = h
+    return wide
 
 
 def widen_rows(x: Tensor) -> Tensor:
@@ -115,16 +135,18 @@ def _bits(x: Tensor) -> Halves:
     return x.detach().view(torch.uint16).numpy()
 
 
-def _packed(matrix: Tensor, depth: int, width: int) -> Halves:
-    packed = np.empty((_rounded(width) // 16, _rounded(depth) // SIDE, 16, SIDE), np.uint16)
-    pack(matrix.detach().numpy(), packed)
-    return packed
+@_jit
+def _prepare(weight: Floats, extra_weight: Floats, columns: int, rounded: Halves, packed: Halves) -> None:
+    """``rounded``: the weights, the others from ``columns`` on; ``packed``: the right operand that has these columns."""
+    round_padded(weight, rounded[:columns])
+    round_padded(extra_weight, rounded[columns:])
+    pack_turned(rounded, packed)
 
 
 @_jit
 def _forward(
-    x: Halves, weight: Halves, extra_weight: Halves, biases: Floats, rows: Integers, extra_bias: Floats, out: Halves,
-    extra: Floats, first_part: int, last_part: int,
+    x: Halves, weight: Halves, biases: Floats, rows: Integers, extra_bias: Floats, out: Halves, extra: Floats,
+    first_part: int, last_part: int,
 ) -> None:  # fmt: skip
     (number, depth), (width, others) = x.shape, (out.shape[1], extra.shape[1])
     steps, panel = depth // SIDE, depth // SIDE * TILE
@@ -144,7 +166,7 @@ def _forward(
                     bias = biases.ctypes.data + 4 * (group * width + column)
                     rectify_row(to + 4 * SIDE * each, bias, out.ctypes.data + 2 * ((row + each) * width + column))
         for column in range(0, others, 16):
-            right = extra_weight.ctypes.data + column // 16 * panel
+            right = weight.ctypes.data + (width + column) // 16 * panel
             for row in range(first, last, SIDE):
                 clear_sums()
                 add_product_to_16(_left(x, row, rest), 2 * depth, right, steps)
@@ -170,13 +192,13 @@ def _backward(
     biases: Floats, shared: Floats, extra_biases: Floats, to: Halves, first_part: int, last_part: int,
 ) -> None:  # fmt: skip
     number, depth = x.shape
-    width, others, columns = out.shape[1], extra_gradient.shape[1], sums.shape[2]
+    width, others, columns = out.shape[1], extra_gradient.shape[1], sums.shape[1]
     block, steps = GRADIENT_BLOCK, GRADIENT_BLOCK // SIDE
     passed = np.zeros((block, columns), np.uint16)  # the gradient through ReLU, and that of what has none
-    pairs = np.empty((columns // 16, steps, 16, SIDE), np.uint16)  # the same as a right operand
-    turned = np.empty((depth, block), np.uint16)  # x as a left operand
+    tiles = np.empty((columns // 16, 16, SIDE), np.uint16)
+    turned = np.empty((columns, block), np.uint16)  # the same as a left operand
+    pairs = np.empty((depth // 16, steps, 16, SIDE), np.uint16)  # x as a right operand
     rest = np.zeros((SIDE, depth), np.uint16)
-    tiles = np.empty((depth // 16, 16, SIDE), np.uint16)
     block_sums = np.empty((SIDE, SIDE), np.float32)
     begin()
     for part in range(first_part, last_part):
@@ -199,31 +221,29 @@ def _backward(
                 for other in range(others):
                     passed[each, width + other] = round_to_bfloat16(extra_gradient[row, other])
                     extra_biases[part, other] += extra_gradient[row, other]
-            passed[count:] = 0
-            for step in range(steps):
-                left = rest.ctypes.data
-                if step * SIDE < count:
-                    left = _left(x, first + step * SIDE, rest)
+            used = -(-count // SIDE)
+            passed[count : used * SIDE] = 0
+            for step in range(used):
+                left = _left(x, first + step * SIDE, rest)
                 for pair in range(16):
-                    row = step * SIDE + 2 * pair
                     for column in range(0, columns, SIDE):
-                        place = passed.ctypes.data + 2 * (row * columns + column)
-                        tile = pairs.ctypes.data + ((column // 16) * steps + step) * TILE + 64 * pair
-                        pair_rows(place, place + 2 * columns, tile, tile + steps * TILE)
+                        place = passed.ctypes.data + 2 * ((step * SIDE + 2 * pair) * columns + column)
+                        tile = tiles.ctypes.data + column // 16 * TILE + 64 * pair
+                        pair_rows(place, place + 2 * columns, tile, tile + TILE)
                     for column in range(0, depth, SIDE):
                         place = left + 2 * (2 * pair * depth + column)
-                        tile = tiles.ctypes.data + column // 16 * TILE + 64 * pair
-                        pair_rows(place, place + 2 * depth, tile, tile + TILE)
-                for tile in range(depth // 16):
+                        tile = pairs.ctypes.data + (column // 16 * steps + step) * TILE + 64 * pair
+                        pair_rows(place, place + 2 * depth, tile, tile + steps * TILE)
+                for tile in range(columns // 16):
                     place = turned.ctypes.data + 2 * (tile * 16 * block + step * SIDE)
-                    turn_tile(tiles.ctypes.data + tile * TILE, place, 2 * block)
-            for row in range(0, depth, SIDE):
-                for column in range(0, columns, SIDE):
-                    place = sums.ctypes.data + 4 * ((part * depth + row) * columns + column)
-                    load_sums(place, 4 * columns)
+                    turn_tile(tiles.ctypes.data + tile * TILE, 64, place, 2 * block)
+            for row in range(0, columns, SIDE):
+                for column in range(0, depth, SIDE):
+                    place = sums.ctypes.data + 4 * ((part * columns + row) * depth + column)
+                    load_sums(place, 4 * depth)
                     right = pairs.ctypes.data + column // 16 * steps * TILE
-                    add_product(turned.ctypes.data + 2 * row * block, 2 * block, right, steps * TILE, steps)
-                    store_sums(place, 4 * columns)
+                    add_product(turned.ctypes.data + 2 * row * block, 2 * block, right, steps * TILE, used)
+                    store_sums(place, 4 * depth)
             if not len(to):
                 continue
             panel = columns // SIDE * TILE
