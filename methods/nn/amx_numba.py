@@ -333,10 +333,13 @@ def round_padded(matrix: Floats, rounded: Halves) -> None:
     (height, width), columns = matrix.shape, rounded.shape[1]
     row = np.zeros(columns, np.float32)
     for each in range(height):
-        row[:width] = matrix[each]
+        for column in range(width):
+            row[column] = matrix[each, column]
         for column in range(0, columns, SIDE):
             round_row(row.ctypes.data + 4 * column, rounded.ctypes.data + 2 * (each * columns + column))
-    rounded[height:] = 0
+    for each in range(height, len(rounded)):
+        for column in range(columns):
+            rounded[each, column] = 0
 
 
 @_jit

@@ -182,7 +182,9 @@ def _left(x: Halves, row: int, rest: Halves) -> int:
     """The address of 32 rows from ``row`` on; where there are less, they are copied to ``rest``, which has zeros."""
     if row + SIDE <= len(x):
         return x.ctypes.data + 2 * row * x.shape[1]
-    rest[: len(x) - row] = x[row:]
+    for each in range(len(x) - row):
+        for column in range(x.shape[1]):
+            rest[each, column] = x[row + each, column]
     return rest.ctypes.data
 
 
@@ -222,7 +224,9 @@ def _backward(
                     passed[each, width + other] = round_to_bfloat16(extra_gradient[row, other])
                     extra_biases[part, other] += extra_gradient[row, other]
             used = -(-count // SIDE)
-            passed[count : used * SIDE] = 0
+            for each in range(count, used * SIDE):
+                for column in range(columns):
+                    passed[each, column] = 0
             for step in range(used):
                 left = _left(x, first + step * SIDE, rest)
                 for pair in range(16):

@@ -196,6 +196,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cameras, truth = held_out(arguments)
     with tempfile.TemporaryDirectory() as folder:
+        for name in (*arguments.peers, "grid"):
+            trainee(name, arguments, 1.0, Path(folder)).train(until=1e-9)  # one step: what is compiled is compiled then
         trainees = [trainee(name, arguments, arguments.seconds, Path(folder)) for name in arguments.peers]
         trainees.append(trainee("grid", arguments, arguments.seconds / arguments.share, Path(folder)))
         while any(each.spent < each.seconds for each in trainees):
