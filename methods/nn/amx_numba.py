@@ -278,6 +278,11 @@ def _round_row(row: _Row, values: Any, to: Any) -> None:
     row.put_rounded(row.floats(values), to)
 
 
+def _copy_row(row: _Row, values: Any, to: Any) -> None:
+    for place, each in zip((0, 32), row.halves(values), strict=True):
+        row.builder.store(each, row.pointer(to, place, _SHORTS), align=2)
+
+
 def _rectify_row(row: _Row, values: Any, bias: Any, to: Any) -> None:
     biased = row.add(row.floats(values), row.floats(bias))
     passed = [row.builder.fcmp_unordered(">", each, _ZERO) for each in biased]  # what is not a number stays seen
@@ -315,6 +320,8 @@ def _turn_tile(row: _Row, source: Any, bytes_a_source: Any, to: Any, bytes_a_row
 
 # Each for 32 numbers. (from float32, to bfloat16)
 round_row = _on_row(2, _round_row)
+# (from bfloat16, to bfloat16)
+copy_row = _on_row(2, _copy_row)
 # (sums float32, biases float32, to bfloat16): the sum plus the bias where that is positive, else 0
 rectify_row = _on_row(3, _rectify_row)
 # (gradients bfloat16, what was rectified bfloat16, totals float32, to bfloat16): the gradient where something passed, else 0;

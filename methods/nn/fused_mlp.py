@@ -36,8 +36,8 @@ def fused(like: Tensor) -> bool:
     )
 
 
-def fused_mlp(x: Tensor, layers: Sequence[Layer], rows: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-    """What the last layer gives, bfloat16 [..., N], and what layers give without ReLU, float32 [..., E], of those that do.
+def fused_mlp(x: Tensor, layers: Sequence[Layer], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the last layer gives, bfloat16 [..., N], and what all layers give without ReLU, float32 [..., sum of E].
 
     As under autocast inputs and weights are rounded to bfloat16, and sums are in float32; biases, which stay in float32, are
     added before what comes out is rounded. So are the gradients: those to inputs are rounded, those to weights and biases are
@@ -47,83 +47,42 @@ def fused_mlp(x: Tensor, layers: Sequence[Layer], rows: Tensor | None = None) ->
         x: [..., K], float32 or bfloat16, M rows in all; or with zeros behind, up to a multiple of 32 columns.
         rows: int64 [M], ascending.
     """
-    wide = kernel().widen_rows(x.reshape(-1, x.shape[-1]))
+    wide = _kernel().widen_rows(x.reshape(-1, x.shape[-1]))
     rows = torch.empty(0, dtype=torch.int64) if rows is None else rows
-    tensors = []
+    tensors: list[Tensor] = []
     for layer in layers:
         nothing = layer.weight.new_empty(0, layer.weight.shape[1]), layer.weight.new_empty(0)
         tensors += [layer.weight, torch.atleast_2d(layer.bias), *(layer.extra or nothing)]
-    joins = tuple(layer.joins for layer in layers)
-    out, *extras = _FusedMLP.apply(wide, rows, joins, *tensors)  # type: ignore[no-untyped-call]
+    out, extras = _FusedMLP.apply(wide, rows, [layer.joins for layer in layers], *tensors)  # type: ignore[no-untyped-call]
     width = len(layers[-1].weight)
     if out.shape[1] != width:  # not otherwise: a slice's gradient is a copy
         out = out[:, :width]
-    out, *extras = (each.view(*x.shape[:-1], each.shape[1]) for each in (out, *extras))
-    return out, extras
+    return out.view(*x.shape[:-1], width), extras.view(*x.shape[:-1], extras.shape[1])
 
 
 class _FusedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, joins: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
-        run, h, kept, extras = kernel(), x, [], []
-        for number, join in enumerate(joins):
-            weight, bias, extra_weight, extra_bias = tensors[4 * number : 4 * number + 4]
-            if join:
-                h = run.join(x, h, weight.shape[1])
-            out, extra, rounded = run.forward(h, weight, bias, _groups(rows, bias), extra_weight, extra_bias)
-            kept += [h, out, rounded]
-            if len(extra_bias):
-                extras.append(extra)
-            h = out
-        ctx.save_for_backward(rows, *tensors, *kept)
-        ctx.joins = joins
-        return h, *extras
+    def forward(ctx: Any, x: Tensor, rows: Tensor, joins: list[bool], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        run = _kernel()
+        layers = [run.Parameters(*tensors[place : place + 4]) for place in range(0, len(tensors), 4)]
+        ctx.plan, activations, extras, rounded = run.forward(x, rows, layers, joins)
+        ctx.shapes = [(*layer.weight.shape, len(layer.bias)) for layer in layers]
+        ctx.save_for_backward(x, rows, activations, rounded)
+        last = int(ctx.plan.table[-1, run.WIDTH])
+        return activations[activations.numel() - len(x) * last :].view(len(x), last), extras
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *to_extras: Tensor) -> tuple[Tensor | None, ...]:
-        run, count, left = kernel(), len(ctx.joins), list(to_extras)
-        rows, tensors, kept = (
-            ctx.saved_tensors[0],
-            ctx.saved_tensors[1 : 4 * count + 1],
-            ctx.saved_tensors[4 * count + 1 :],
-        )
-        to_tensors: list[Tensor] = []
-        to_x: Tensor | None = None
-        for number in reversed(range(count)):
-            weight, bias, extra_weight, _ = tensors[4 * number : 4 * number + 4]
-            h, out, rounded = kept[3 * number : 3 * number + 3]
-            to_extra = left.pop() if len(extra_weight) else torch.empty(len(h), 0)
-            wanted = number > 0 or ctx.needs_input_grad[0]
-            to_h, *others = run.backward(
-                h,
-                out,
-                gradient.contiguous(),
-                to_extra.contiguous(),
-                rounded,
-                _groups(rows, bias),
-                weight.shape,
-                len(bias),
-                wanted,
-            )
-            to_tensors[:0] = others
-            if ctx.joins[number]:
-                before = weight.shape[1] - len(tensors[4 * number - 4])
-                if ctx.needs_input_grad[0]:
-                    to_x = run.widen_rows(to_h[:, :before])
-                to_h = run.widen_rows(to_h[:, before : weight.shape[1]])
-            gradient = to_h
-        if to_x is not None:
-            gradient = gradient + to_x
-        return gradient, None, None, *to_tensors
+    def backward(ctx: Any, gradient: Tensor, extra_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, rows, activations, rounded = ctx.saved_tensors
+        to_x, to_tensors = _kernel().backward(
+            x, rows, ctx.shapes, ctx.plan, activations, rounded, gradient.contiguous(), extra_gradient.contiguous(),
+            ctx.needs_input_grad[0],
+        )  # fmt: skip
+        return to_x, None, None, *to_tensors
 
 
-def _groups(rows: Tensor, bias: Tensor) -> Tensor:
-    """Which bias belongs to each row; nothing where all have the same."""
-    return rows if len(bias) > 1 else rows[:0]
-
-
-def kernel() -> Any:
+def _kernel() -> Any:
     """The compiled kernel, imported when it is needed: numba takes a second."""
     return importlib.import_module("adlbench.methods.nn.fused_mlp_numba")
 

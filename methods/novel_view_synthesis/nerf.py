@@ -79,7 +79,7 @@ class NeRFNetwork(nn.Module):
         if not fused(position):
             return self.density(self.trunk(position))[..., 0]  # type: ignore[no-any-return]
         layers = [*self._fused_trunk(), Layer.linear(self.density.weight, self.density.bias)]
-        return fused_mlp(position, layers)[1][0][..., 0]
+        return fused_mlp(position, layers)[1][..., 0]
 
     def forward(self, position: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encoded positions and one encoded direction per ray [R, V] -> raw density and rgb [..., 3].
@@ -98,8 +98,8 @@ class NeRFNetwork(nn.Module):
                 ray = torch.arange(len(position)).repeat_interleave(position.shape[1])
             seen = Layer(weight, seen_from.float(), (self.density.weight, self.density.bias))
             layers = [*self._fused_trunk(), seen, Layer.linear(self.colour.weight, self.colour.bias)]
-            _, (density, colour) = fused_mlp(position, layers, ray)
-            return density[..., 0], torch.sigmoid(colour)
+            raw = fused_mlp(position, layers, ray)[1]
+            return raw[..., 0], torch.sigmoid(raw[..., 1:])
         both = F.linear(self.trunk(position), torch.cat([weight, self.density.weight]))
         colour = self.colour(F.relu(both[..., :-1] + (seen_from[:, None] if ray is None else seen_from[ray])))
         return (both[..., -1] + self.density.bias).float(), torch.sigmoid(colour.float())

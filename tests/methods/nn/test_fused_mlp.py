@@ -54,8 +54,7 @@ def test_equals_double_precision(rows: int, inputs: int, outputs: int, extra: in
     group = torch.randint(groups, (rows,), generator=generator).sort().values if groups else None
     pulls = random(rows, outputs).bfloat16(), random(rows, extra)
     given = [each.requires_grad_() for each in (x, weight, bias, v, c)]
-    out, extras = fused_mlp(x, [Layer(weight, bias, (v, c))], group)
-    other = extras[0] if extra else torch.zeros(rows, 0, requires_grad=True)
+    out, other = fused_mlp(x, [Layer(weight, bias, (v, c))], group)
     assert out.dtype == torch.bfloat16
     assert other.dtype == torch.float32
     gradients = torch.autograd.grad([out, other], given, pulls)
@@ -119,7 +118,7 @@ def test_a_linear_layer_alone() -> None:
     x, weight, bias = torch.randn(2, 7, 64), torch.randn(3, 64), torch.randn(3)
     expected = rounded(x) @ rounded(weight).T + bias.double()
     torch.testing.assert_close(
-        fused_mlp(x, [Layer.linear(weight, bias)])[1][0].double(), expected.detach(), rtol=1e-5, atol=1e-5
+        fused_mlp(x, [Layer.linear(weight, bias)])[1].double(), expected.detach(), rtol=1e-5, atol=1e-5
     )
 
 
@@ -190,3 +189,39 @@ def test_no_points_at_all() -> None:
     assert density.shape == (0,)
     assert rgb.shape == (0, 3)
     assert all((each.grad == 0).all() for each in network.parameters() if each.grad is not None)
+
+
+def through(x: Tensor) -> Tensor:
+    """Rounded to bfloat16, with the gradient of what is not rounded."""
+    return x + (x.bfloat16().double() - x).detach()
+
+
+@with_tiles
+@pytest.mark.parametrize("inputs", [20, 70])
+def test_gradients_to_an_input_that_joins_in_again(inputs: int) -> None:
+    """Three layers, of which the last sees the input too, against double precision with the same roundings on the way forward:
+    otherwise some ReLUs would be on the other side, which is a tenth of a gradient."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, inputs, generator=generator)
+    shapes = ((40, inputs), (24, 40), (32, inputs + 24))
+    layers = [
+        (torch.randn(*shape, generator=generator) / shape[1] ** 0.5, torch.randn(shape[0], generator=generator))
+        for shape in shapes
+    ]
+    pull = torch.randn(300, 32, generator=generator).bfloat16()
+    given = [x, *(each for layer in layers for each in layer)]
+    for each in given:
+        each.requires_grad_()
+    out, _ = fused_mlp(x, [Layer(*layers[0]), Layer(*layers[1]), Layer(*layers[2], joins=True)])
+    gradients = torch.autograd.grad(out, given, pull)
+
+    exact = [each.detach().double().requires_grad_() for each in given]
+    h = first = through(exact[0])
+    for place, joins in ((1, False), (3, False), (5, True)):
+        before = torch.cat([first, h], dim=-1) if joins else h
+        h = through(torch.relu(before @ through(exact[place]).T + exact[place + 1]))
+    wanted = torch.autograd.grad(h, exact, pull.double())
+    for got, want in zip((out, *gradients), (h, *wanted), strict=True):
+        assert (
+            got.double() - want
+        ).norm() < 0.01 * want.norm()  # three roundings to eight bits, and some signs of ReLU
