@@ -56,7 +56,11 @@ class SurfaceComparison:
 def compare_surfaces(
     points: Array, truth: Array, normals: Array | None = None, truth_normals: Array | None = None
 ) -> SurfaceComparison:
-    """``points`` [N, 3] against ``truth`` [M, 3], none of them empty; unit normals of both, or of none."""
+    """``points`` [N, 3] against ``truth`` [M, 3], none of them empty; unit normals of both, or of none.
+
+    In float64. Raises AdlbenchError for a set that is empty, or holds what is not finite.
+    """
+    _check_sets(points, truth, "surfaces")
     accuracy, nearest = cKDTree(truth).query(points)
     completeness, nearest_back = cKDTree(points).query(truth)
     if normals is None or truth_normals is None:
@@ -73,21 +77,29 @@ def earth_movers_distance(points: Array, truth: Array, epsilon: float = 2e-3, ro
     logarithms with falling entropy (Schmitzer 2019), down to ``epsilon`` of the largest distance with ``rounds`` iterations at
     each of its halvings. Its plan is then rounded to one that moves all mass exactly (Altschuler et al. 2017, algorithm 2), so
     the value is never below the true distance; at the default it is within about 2 % of it, or of ``epsilon`` times the largest
-    distance. O(N M) memory: some thousand points; from 2^31 pairs on refused.
+    distance. O(N M) memory: some thousand points; from 2^31 pairs on refused. In float64. Raises AdlbenchError for a set that
+    is empty, or holds what is not finite.
     """
-    if not len(points) or not len(truth):
-        raise AdlbenchError(
-            f"earth mover's distance of {len(points)} and {len(truth)} points; both sets need at least one"
-        )
+    _check_sets(points, truth, "earth mover's distance")
     if len(points) * len(truth) >= MAX_PAIRS:
         raise AdlbenchError(
             f"earth mover's distance of {len(points):,} and {len(truth):,} points keeps tables of "
             f"{len(points) * len(truth) * 8 / 2**30:,.0f} GiB; draw a few thousand of each"
         )
     cost = cdist(points, truth)
+    if not np.isfinite(cost).all():  # the square of the distance has overflowed
+        raise AdlbenchError("earth mover's distance of points more than 1e150 apart; scale them down")
     if len(points) == len(truth):
         return float(cost[linear_sum_assignment(cost)].mean())
     return _sinkhorn(cost, epsilon, rounds)
+
+
+def _check_sets(points: Array, truth: Array, name: str) -> None:
+    if not len(points) or not len(truth):
+        raise AdlbenchError(f"{name} of {len(points)} and {len(truth)} points; both sets need at least one")
+    for values in (points, truth):
+        if not np.isfinite(values).all():
+            raise AdlbenchError(f"{name} of a point that is not finite; what made it has diverged, or is damaged")
 
 
 def _sinkhorn(cost: Array, epsilon: float, rounds: int) -> float:

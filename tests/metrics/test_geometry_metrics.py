@@ -49,6 +49,17 @@ def test_parallel_planes() -> None:
     assert found.f_score(0.31) == 1
 
 
+def test_one_point_repeated_points_and_none() -> None:
+    one, two = np.array([[1.0, -2, 3]]), np.array([[1.0, -2, 3], [1.0, -2, 4], [1.0, -2, 4]])
+    found = compare_surfaces(one, two)
+    assert found.chamfer_l1 == pytest.approx((0 + 2 / 3) / 2)
+    assert found.chamfer_l2 == pytest.approx(2 / 3)
+    assert compare_surfaces(one.astype(np.float32), two.astype(np.float16)).chamfer_l2 == pytest.approx(2 / 3)
+    for pair in ((one[:0], one), (one, one[:0])):
+        with pytest.raises(AdlbenchError, match="both sets need at least one"):
+            compare_surfaces(*pair)
+
+
 def test_concentric_spheres() -> None:
     found = compare_surfaces(*(sphere(20000, r, s)[0] for r, s in ((1.0, 0), (0.8, 1))))
     assert found.chamfer_l1 == pytest.approx(0.2, rel=0.01)
@@ -121,6 +132,14 @@ def test_earth_movers_distance_of_unequal_sets_and_of_none() -> None:
     assert earth_movers_distance(points, np.concatenate([points, points])) < 0.02 * np.ptp(points)
     with pytest.raises(AdlbenchError, match="0 and 50 points"):
         earth_movers_distance(points[:0], points)
+    for bad in (np.nan, np.inf):
+        for others in (points, points[:40]):  # exact, and by Sinkhorn, which would never end
+            with pytest.raises(AdlbenchError, match="earth mover's distance of a point that is not finite"):
+                earth_movers_distance(points * bad, others)
+            with pytest.raises(AdlbenchError, match="surfaces of a point that is not finite"):
+                compare_surfaces(others, points * bad)
+    with pytest.raises(AdlbenchError, match="more than 1e150 apart"):
+        earth_movers_distance(points * 1e200, points[:40])
     many = np.broadcast_to(np.zeros(3), (2**16, 3))
     with pytest.raises(AdlbenchError, match="65,536 and 32,768 points keeps tables of 16 GiB"):
         earth_movers_distance(many, many[: 2**15])
