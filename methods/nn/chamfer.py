@@ -39,8 +39,6 @@ def chamfer(points: Tensor, truth: Tensor, squared: bool = True) -> Tensor:
 def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """int64 [N], [M]: which of ``others`` [M, 3] is nearest to each of ``points`` [N, 3], and the other way round."""
     if points.device.type == "cpu":
-        if not bool(points.isfinite().all()) or not bool(others.isfinite().all()):
-            raise DataError("Chamfer distance of a point that is not finite; what made it has diverged, or is damaged")
         return _nearest_by_trees(points.double().numpy(), others.double().numpy())
     return _nearest_by_pairs(points, others), _nearest_by_pairs(others, points)
 
@@ -48,7 +46,11 @@ def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def _nearest_by_trees(points: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     from scipy.spatial import cKDTree
 
-    trees = [cKDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    try:
+        trees = [cKDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    except ValueError as error:
+        message = "Chamfer distance of a point that is not finite; what made it has diverged, or is damaged"
+        raise DataError(message) from error
     found = []
     for asking, answering in (trees, trees[::-1]):
         order = asking.indices  # neighbours ask one after the other and find the cache warm: a quarter faster
