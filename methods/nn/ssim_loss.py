@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.precision import full_precision
 
 WINDOW, SIGMA = 11, 1.5
 MARGIN = WINDOW // 2
@@ -48,19 +49,19 @@ class _Similarity(torch.autograd.Function):
     both need the same means, and nothing but the gradient itself is kept."""
 
     @staticmethod
+    @full_precision
     def forward(ctx: Any, image: Tensor, reference: Tensor) -> Tensor:
         height, width = image.shape[1:]
         block = BLOCK if image.device.type == "cpu" else GPU_BLOCK
         x, y = (functional.pad(each, (MARGIN,) * 4) for each in (image, reference))
         gradient = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         total = image.new_zeros(())
-        with torch.autocast(image.device.type, enabled=False):
-            for start in range(0, height, block):
-                rows = slice(start, min(start + block, height) + 2 * MARGIN)
-                part, pull = _strip(x[:, rows], y[:, rows], block, gradient is not None)
-                total += part
-                if gradient is not None and pull is not None:
-                    gradient[:, rows] += pull
+        for start in range(0, height, block):
+            rows = slice(start, min(start + block, height) + 2 * MARGIN)
+            part, pull = _strip(x[:, rows], y[:, rows], block, gradient is not None)
+            total += part
+            if gradient is not None and pull is not None:
+                gradient[:, rows] += pull
         if gradient is not None:
             inner = gradient[:, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
             ctx.save_for_backward(inner / image.numel())
