@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
+
 _SEGMENT = 1024  # steps at a time on a CPU
 
 
@@ -28,7 +30,8 @@ def ssd_scan(
     """Outputs y [B, L, H, P] and the state after the last step [B, H, P, N].
 
     Computed in at least float32, whatever autocast says: decays are exponentials of sums. y has the type of x, the state is
-    float32 (float64 for float64).
+    float32 (float64 for float64). float32 is right to 1e-5 of the largest output. Steps are counted in 64 bits.
+    Raises DataError for shapes that do not belong together, and for a chunk of no step.
 
     Args:
         x: [B, L, H, P] with H heads of P features.
@@ -43,13 +46,24 @@ def ssd_scan(
         kind = torch.promote_types(x.dtype, torch.float32)
         batch, length, heads, width = x.shape
         groups, features = b.shape[2:]
-        if heads % groups:
-            raise ValueError(
+        if not groups or heads % groups:
+            raise DataError(
                 f"{heads} heads cannot share {groups} groups of B and C; heads must be a multiple of groups"
+            )
+        if (
+            b.shape != c.shape
+            or b.shape[:2] != x.shape[:2]
+            or dt.shape != x.shape[:3]
+            or a.shape != (heads,)
+            or chunk < 1
+        ):
+            raise DataError(
+                f"a scan of x {list(x.shape)}, dt {list(dt.shape)}, a {list(a.shape)}, b {list(b.shape)}, c {list(c.shape)} in "
+                f"chunks of {chunk}; wanted: [B, L, H, P], [B, L, H], [H], twice [B, L, G, N], and at least one step a chunk"
             )
         own, sizes = x.to(kind), dt.to(kind)
         carried = own.new_zeros(batch, heads, width, features) if state is None else state.to(kind)
-        if length == 0:
+        if x.numel() == 0:
             return x.new_empty(x.shape), carried
         # On a CPU what belongs to some hundred steps fits into the cache, and memory that was used before is used again.
         segment = chunk * max(1, _SEGMENT // chunk) if x.device.type == "cpu" else length

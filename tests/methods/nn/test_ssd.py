@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import ssd
 from adlbench.methods.nn.ssd import bidirectional_scan, ssd_scan
 
@@ -116,8 +119,42 @@ def test_bfloat16_is_computed_in_float32() -> None:
     assert torch.equal(out, exact.bfloat16())
 
 
-def test_heads_that_no_group_serves() -> None:
-    values = inputs(3)
-    values["b"] = values["c"] = torch.zeros(BATCH, 3, 3, FEATURES)
-    with pytest.raises(ValueError, match="4 heads cannot share 3 groups"):
+def test_autocast_changes_nothing() -> None:
+    values = inputs(30, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ssd_scan(**values, chunk=8)
+    assert all(map(torch.equal, inside, ssd_scan(**values, chunk=8)))
+
+
+def test_no_sequence_in_a_batch_and_no_head() -> None:
+    values = {name: v[:0] if v.ndim > 1 else v for name, v in inputs(5).items()}
+    out, state = ssd_scan(**values)
+    assert (out.shape, state.shape) == ((0, 5, HEADS, WIDTH), (0, HEADS, WIDTH, FEATURES))
+    assert bidirectional_scan(**inputs(0)).shape == (BATCH, 0, HEADS, WIDTH)
+
+
+def test_more_than_2_to_the_31_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sequence without memory, for which there is no autocast: only its sizes are multiplied."""
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
+    length = 2**31 + 3
+    shapes = {"x": (1, length, 1, 1), "dt": (1, length, 1), "a": (1,), "b": (1, length, 1, 1), "c": (1, length, 1, 1)}
+    out, state = ssd_scan(**{n: torch.empty(shape, device="meta") for n, shape in shapes.items()}, chunk=2**20)
+    assert (out.shape, state.shape) == ((1, length, 1, 1), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b": (BATCH, 3, 3, FEATURES), "c": (BATCH, 3, 3, FEATURES)}, "4 heads cannot share 3 groups"),
+        ({"b": (BATCH, 2, 2, FEATURES), "c": (BATCH, 2, 2, FEATURES)}, r"b \[2, 2, 2, 5\]"),
+        ({"c": (BATCH, 3, 2, 4)}, r"c \[2, 3, 2, 4\]"),
+        ({"dt": (BATCH, 4, HEADS)}, r"dt \[2, 4, 4\]"),
+        ({"a": (1,)}, r"a \[1\]"),
+    ],
+)
+def test_shapes_that_do_not_belong_together_are_named(change: dict[str, tuple[int, ...]], message: str) -> None:
+    values = inputs(3) | {name: torch.zeros(shape).double() for name, shape in change.items()}
+    with pytest.raises(DataError, match=message):
         ssd_scan(**values)
+    with pytest.raises(DataError, match="chunks of 0"):
+        ssd_scan(**inputs(3), chunk=0)
