@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial import Delaunay
 
 from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.mesh_edges import EdgeMesh, MeshConv, edge_features, pool_edges, unpool_edges
@@ -98,6 +99,29 @@ def test_collapses_leave_a_closed_mesh(target: int) -> None:
     check_mesh(pooled.mesh, euler=2)
     assert len(pooled.origin) == 480
     assert torch.equal(pooled.origin.unique(), torch.arange(len(pooled.features)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_collapses_leave_a_mesh_where_there_are_borders_and_holes(seed: int) -> None:
+    """A triangulated square, a torus, a ball with holes: still manifold, of the same kind, and the neighbours are right."""
+    rng = np.random.default_rng(seed)
+    square = Delaunay(rng.random((50, 2))).simplices.astype(np.int64)
+    torus = np.asarray(trimesh.creation.torus(1, 0.3, major_sections=8, minor_sections=6).faces, dtype=np.int64)
+    holes = ball()[1][rng.permutation(320)[:270]]
+    mesh = EdgeMesh.from_faces((square, torus, holes)[seed])
+    euler = len(np.unique(mesh.ends)) - len(mesh.ends) + len(mesh.face_edges)
+    features = torch.rand(len(mesh.ends), 3, generator=torch.Generator().manual_seed(seed))
+    for target in (len(mesh.ends) * 2 // 3, len(mesh.ends) // 3, 1):
+        left = pool_edges(features, mesh, target).mesh
+        faces = [set(edges) for edges in left.face_edges.tolist()]
+        assert set(np.bincount(left.face_edges.ravel(), minlength=len(left.ends))) <= {1, 2}
+        assert len({tuple(sorted(np.unique(left.ends[list(edges)]))) for edges in faces}) == len(faces)
+        assert len(np.unique(left.ends, axis=0)) == len(left.ends)
+        assert len(np.unique(left.ends)) - len(left.ends) + len(faces) == euler
+        for edge, (a, b, c, d) in enumerate(left.neighbours.tolist()):
+            around = [each for each in faces if edge in each]
+            assert all({edge, *pair} in around for pair in ((a, b), (c, d)) if pair != (-1, -1))
+            assert sum(pair != (-1, -1) for pair in ((a, b), (c, d))) == len(around)
 
 
 def test_the_weakest_edge_goes_first_and_features_are_means() -> None:
