@@ -76,10 +76,10 @@ def earth_movers_distance(points: Array, truth: Array, epsilon: float = 2e-3, ro
 
     For equal numbers that is the best assignment, and exact (SciPy's). Otherwise it comes from Sinkhorn's algorithm in
     logarithms with falling entropy (Schmitzer 2019), down to ``epsilon`` of the largest distance with ``rounds`` iterations at
-    each of its halvings, and at the last one until all but ``epsilon`` of the mass is where it belongs. Its plan is then rounded to one that moves all mass exactly (Altschuler et al. 2017, algorithm 2), so
-    the value is never below the true distance; at the default it is within about 2 % of it, or of ``epsilon`` times the largest
-    distance. O(N M) memory: some thousand points; from 2^31 pairs on refused. In float64. Raises AdlbenchError for a set that
-    is empty, or holds what is not finite.
+    each of its halvings, and at the last one until all but ``epsilon`` of the mass is where it belongs. Its plan is then
+    rounded to one that moves all mass exactly (Altschuler et al. 2017, algorithm 2), so the value is never below the true
+    distance; at the default it is within 2 % of it, or ``epsilon`` times the largest distance. O(N M) memory: some thousand
+    points; from 2^31 pairs on refused. In float64. Raises AdlbenchError for a set that is empty, or holds what is not finite.
     """
     _check_sets(points, truth, "earth mover's distance")
     if len(points) * len(truth) >= MAX_PAIRS:
