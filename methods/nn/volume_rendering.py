@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from adlbench.methods.nn.sparse_tensor import compiled
 
@@ -78,8 +79,36 @@ def composite(density: Tensor, lengths: Tensor, stop_below: float = 0.0) -> Comp
     Samples with T_i below ``stop_below`` have no weight: the ray was terminated early. float64 stays float64.
     """
     optical = _at_least_float32(density) * lengths
-    before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
-    return _weigh(torch.exp(-before), optical, stop_below)
+    return Compositing(*_Composite.apply(optical, stop_below))  # type: ignore[no-untyped-call]
+
+
+class _Composite(torch.autograd.Function):
+    """With its gradient in closed form: what is in front of a sample scales it, so that sums from the back are all it takes."""
+
+    @staticmethod
+    def forward(ctx: Any, optical: Tensor, stop_below: float) -> Compositing:
+        if compiled(optical):
+            result = Compositing(*_numba().composite_dense(optical, stop_below))
+        else:
+            before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
+            result = _weigh(torch.exp(-before), optical, stop_below)
+        ctx.save_for_backward(*result[:2])
+        ctx.stop_below = stop_below
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_weights: Tensor, to_transmittance: Tensor, to_opacity: Tensor) -> tuple[Tensor, None]:
+        weights, transmittance = ctx.saved_tensors
+        if compiled(weights):
+            pulls = to_weights, to_transmittance, to_opacity
+            return _numba().composite_dense_gradient(weights, transmittance, ctx.stop_below, *pulls), None
+        pull = to_weights + to_opacity[..., None]
+        if ctx.stop_below > 0:
+            pull = torch.where(transmittance >= ctx.stop_below, pull, 0.0)
+        lost = pull * weights + to_transmittance * transmittance  # by an obstacle in front
+        behind = lost.flip(-1).cumsum(-1).flip(-1) - lost
+        return pull * (transmittance - weights) - behind, None  # what passes a sample is T less its weight
 
 
 def composite_packed(
@@ -133,7 +162,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:
     """Sum of w_i v_i: [..., S], [..., S, C] -> [..., C]."""
-    return (weights[..., None, :] @ values.float())[..., 0, :]
+    if compiled(weights):
+        total: Tensor = _numba().accumulate_dense(weights, values.to(weights.dtype))
+        return total
+    return (weights[..., None, :] @ values.to(weights.dtype))[..., 0, :]
 
 
 def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,5 +182,5 @@ def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _numba() -> Any:
-    """The compiled functions for packed samples, imported when they are needed: numba takes a second."""
+    """The compiled functions, imported when they are needed: numba takes a second."""
     return importlib.import_module("adlbench.methods.nn.volume_rendering_numba")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from adlbench.benchmark.api import Cameras, Context, DataSchema, Rendering, TrainingData
 from adlbench.methods.base.per_scene import PerSceneMethod
 from adlbench.methods.base.seeding import seeded_init
+from adlbench.methods.nn.fused_mlp import Layer, fused, fused_mlp
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
 from adlbench.methods.nn.volume_rendering import (
@@ -41,7 +42,7 @@ class NeRFNetwork(nn.Module):
 
     def __init__(self, depth: int, width: int, skip: int, position_features: int, direction_features: int):
         super().__init__()
-        self.skip = skip
+        self.skip, self.position_features = skip, position_features
         inputs = [position_features] + [width + position_features * (i == skip) for i in range(depth - 1)]
         self.layers = nn.ModuleList(nn.Linear(n, width) for n in inputs)
         self.density = nn.Linear(width, 1)
@@ -54,35 +55,60 @@ class NeRFNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def trunk(self, position: Tensor) -> Tensor:
+        """Encoded positions [..., P] -> [..., width]."""
         h = position
         for i, layer in enumerate(self.layers):
             h = F.relu(layer(h), inplace=True)
-            if i == self.skip and i + 1 < len(self.layers):
+            if self._joins(i + 1):
                 h = torch.cat([position.to(h.dtype), h], dim=-1)
         return h
 
-    @torch.no_grad()
-    def trunk_in_parts(self, position: Tensor) -> Tensor:
-        """Encoded positions [M, P] -> [M, width], without a gradient. On a CPU in parts that stay in its cache."""
-        parts = position.split(4096 if position.device.type == "cpu" else 2**18)
-        return torch.cat([self.trunk(part) for part in parts])
+    def _joins(self, layer: int) -> bool:
+        return layer == self.skip + 1 and layer < len(self.layers)
 
-    def heads(self, h: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk gives [..., width] and encoded directions [..., V] -> raw density [...], rgb [..., 3]."""
+    def _fused_trunk(self) -> list[Layer]:
+        return [Layer(each.weight, each.bias, joins=self._joins(i)) for i, each in enumerate(self.layers)]  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def density_in_parts(self, position: Tensor) -> Tensor:
+        """Encoded positions [M, P] -> density [M], without a gradient. On a CPU in parts that stay in its cache."""
+        parts = position.split(4096 if position.device.type == "cpu" else 2**18)
+        return F.relu(torch.cat([self._raw_density(part) for part in parts]))
+
+    def _raw_density(self, position: Tensor) -> Tensor:
+        if not fused(position):
+            return self.density(self.trunk(position))[..., 0]  # type: ignore[no-any-return]
+        layers = [*self._fused_trunk(), Layer.linear(self.density.weight, self.density.bias)]
+        return fused_mlp(position, layers)[1][..., 0]
+
+    def forward(self, position: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encoded positions and one encoded direction per ray [R, V] -> raw density and rgb [..., 3].
+
+        Positions are [R, S, P], or [M, P] with ``ray`` [M], ascending, saying through which ray each sample is seen.
+        """
         # The feature has no activation. So its layer and the part of the next that reads it are one matrix, which the density
-        # joins: one product with h in place of three. The direction's part may be the same for a whole ray.
+        # joins: one product with h in place of three. The direction's part is the same for a whole ray.
         width, view = self.feature.out_features, self.view.weight
-        with torch.autocast(h.device.type, enabled=False):
-            weight = torch.cat([view[:, :width] @ self.feature.weight, self.density.weight])
+        with torch.autocast(position.device.type, enabled=False):
+            weight = view[:, :width] @ self.feature.weight
             bias = self.view.bias + view[:, :width] @ self.feature.bias
-        both = F.linear(h, weight)
         seen_from = F.linear(direction, view[:, width:], bias)
-        colour = self.colour(F.relu(both[..., :-1] + seen_from))
+        if fused(position):
+            if ray is None:
+                ray = torch.arange(len(position)).repeat_interleave(position.shape[1])
+            seen = Layer(weight, seen_from.float(), (self.density.weight, self.density.bias))
+            layers = [*self._fused_trunk(), seen, Layer.linear(self.colour.weight, self.colour.bias)]
+            raw = fused_mlp(position, layers, ray)[1]
+            return raw[..., 0], torch.sigmoid(raw[..., 1:])
+        both = F.linear(self.trunk(position), torch.cat([weight, self.density.weight]))
+        colour = self.colour(F.relu(both[..., :-1] + (seen_from[:, None] if ray is None else seen_from[ray])))
         return (both[..., -1] + self.density.bias).float(), torch.sigmoid(colour.float())
 
-    def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
-        return self.heads(self.trunk(position), direction[:, None])
+
+def encode_position(encoding: PositionalEncoding, points: Tensor) -> Tensor:
+    """[..., 3] -> [..., P], as the network reads it under the present autocast."""
+    encoded: Tensor = encoding.for_fused(points) if fused(points) else encoding(points)
+    return encoded
 
 
 class RayRendering(NamedTuple):
@@ -124,9 +150,9 @@ class RadianceField(nn.Module):
             near, far = (torch.full_like(rays.origins[:, 0], bound) for bound in (self.near, self.far))
 
         def evaluate(network: nn.Module, depths: Tensor) -> RayRendering:
-            position = self.encode_position((rays.at(depths) - self.center) / self.scale)
+            points = (rays.at(depths) - self.center) / self.scale
             with autocast():
-                density, rgb = network(position, direction)
+                density, rgb = network(encode_position(self.encode_position, points), direction)
             if generator is not None and self.density_noise > 0:
                 density = density + self.density_noise * torch.randn(
                     density.shape, device=density.device, generator=generator

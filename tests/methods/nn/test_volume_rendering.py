@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.methods.nn import volume_rendering
 from adlbench.methods.nn.volume_rendering import (
     INFINITE,
     accumulate,
@@ -19,6 +20,15 @@ from adlbench.methods.nn.volume_rendering import (
     sample_pdf,
     stratified_depths,
 )
+
+
+@pytest.fixture(autouse=True, params=["compiled", "plain"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with numba's loops, where it is installed, and with plain torch."""
+    if request.param == "plain":
+        monkeypatch.setattr(volume_rendering, "compiled", lambda like: False)
+    else:
+        pytest.importorskip("numba")
 
 
 def quadrature(
@@ -213,4 +223,12 @@ def test_no_ray_one_sample_and_samples_at_one_place() -> None:
 def test_gradients_of_compositing() -> None:
     density = (torch.rand(2, 4, dtype=torch.float64) + 0.1).requires_grad_()
     lengths = torch.rand(2, 4, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda d, n: composite(d, n)[:2], (density, lengths))
+    assert torch.autograd.gradcheck(composite, (density, lengths))
+    assert torch.autograd.gradcheck(lambda d, n: composite(d, n, stop_below=0.7), (density, lengths))
+
+
+def test_gradients_of_accumulation() -> None:
+    weights = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    values = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(accumulate, (weights, values))
+    torch.testing.assert_close(accumulate(weights, values), torch.einsum("rsk,rskc->rsc", weights, values))
