@@ -227,6 +227,22 @@ def test_the_three_planes_are_distinct() -> None:
             assert same == (axis not in axes)
 
 
+def test_dense_grids_and_planes_of_more_than_2_to_the_31_values() -> None:
+    """Memory is reserved for them, not used but where it is written and read."""
+    side = 1300
+    grid, values = DenseGrid(2, 1), np.zeros((1, 1, side, side, side), dtype=np.float32)
+    values[0, 0, side - 1, side - 2, side - 3] = 5.0  # z, y, x
+    grid.values = torch.nn.Parameter(torch.from_numpy(values), requires_grad=False)
+    place = 2 * torch.tensor([[side - 3, side - 2, side - 1]], dtype=torch.float64) / (side - 1) - 1
+    assert grid(place.float()).item() == pytest.approx(5.0, abs=1e-2)
+    side = 2**15
+    planes, table = TriPlane(2, 1), np.zeros((3, 1, side, side), dtype=np.float32)
+    table[2, 0, side - 2, side - 5] = 5.0  # the plane yz: z, y
+    planes.planes = torch.nn.Parameter(torch.from_numpy(table), requires_grad=False)
+    place = 2 * torch.tensor([[0, side - 5, side - 2]], dtype=torch.float64) / (side - 1) - 1
+    assert planes(place.float()).item() == pytest.approx(5.0, abs=0.1)  # float32 tells places apart to 2e-3 of a cell
+
+
 def test_planes_that_a_network_made_in_bfloat16_are_read_as_float32() -> None:
     planes, points = torch.randn(2, 3, 4, 6, 6).bfloat16(), torch.rand(2, 7, 3) * 2 - 1
     for enabled in (False, True):
