@@ -71,7 +71,7 @@ def rasterize(
             behind (``gaussian_surface``), in place of compositing. In plain torch.
 
     bfloat16 and float16 are computed and returned as float32, also under autocast: a transmittance of 1e-4 has no digits in
-    them. float32 images are right to 1e-5, gradients to 1e-5 of the largest. A Gaussian whose mean, conic or opacity is not
+    them. float32 images are right to 1e-5, gradients to 2e-5 of the largest. A Gaussian whose mean, conic or opacity is not
     finite is not drawn. Raises DataError for arrays of different numbers of Gaussians, and for images without a pixel.
     """
     numbers = [x.shape[-1] for x in (means2d, conics, variances, opacities, features, depths)]
