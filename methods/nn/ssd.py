@@ -91,21 +91,23 @@ def _scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a: Tensor, state: Tensor,
 
     inputs = cut(x * dt.unsqueeze(-1), *shape[3:], width)  # [B, K, T, G, R, P]
     keys, queries = cut(b, groups, features), cut(c, groups, features)
-    logs = cut(dt * a, *shape[3:]).cumsum(2)  # [B, K, T, G, R]: log of the decay since the chunk began
+    # [B, K, T, G, R]: log of the decay since the chunk began. In double precision: behind a step that forgets nearly all,
+    # differences of these sums in float32 have lost the digits of small steps.
+    logs = cut((dt * a).double(), *shape[3:]).cumsum(2)
     logs = logs.movedim(2, -1)  # [B, K, G, R, T]
 
     # Within a chunk: step t sees step s <= t through exp(logs_t - logs_s).
     apart = logs.unsqueeze(-1) - logs.unsqueeze(-2)  # [B, K, G, R, T, S]
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
-    decay = apart.masked_fill(future, -torch.inf).exp()
+    decay = apart.to(x.dtype).masked_fill(future, -torch.inf).exp()
     scores = torch.einsum("bktgn,bksgn->bkgts", queries, keys).unsqueeze(3) * decay
     values = inputs.permute(0, 1, 3, 4, 2, 5)  # [B, K, G, R, S, P]
     outputs = scores @ values
 
     # What a chunk adds to the state, and the state in front of every chunk.
-    left = (logs[..., -1:] - logs).exp()  # decay from a step to the chunk's end
+    left = (logs[..., -1:] - logs).exp().to(x.dtype)  # decay from a step to the chunk's end
     added = (values * left.unsqueeze(-1)).transpose(-1, -2) @ keys.permute(0, 1, 3, 2, 4).unsqueeze(3)
-    whole = logs[..., -1].exp()[..., None, None]  # [B, K, G, R, 1, 1]
+    whole = logs[..., -1].exp().to(x.dtype)[..., None, None]  # [B, K, G, R, 1, 1]
     carried = state.view(batch, groups, heads // groups, width, features)
     fronts = []
     for decayed, new in zip(whole.unbind(1), added.unbind(1), strict=True):
@@ -113,7 +115,7 @@ def _scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a: Tensor, state: Tensor,
         carried = decayed * carried + new
     front = torch.stack(fronts, dim=1)  # [B, K, G, R, P, N]
     seen = queries.permute(0, 1, 3, 2, 4).unsqueeze(3) @ front.transpose(-1, -2)  # [B, K, G, R, T, P]
-    outputs = outputs + seen * logs.exp().unsqueeze(-1)
+    outputs = outputs + seen * logs.exp().to(x.dtype).unsqueeze(-1)
     result = outputs.permute(0, 1, 4, 2, 3, 5).reshape(batch, -1, heads, width)[:, :length]
     return result, carried.reshape(batch, heads, width, features)
 

@@ -61,6 +61,44 @@ def test_float32_to_1e_5_over_a_long_sequence() -> None:
     torch.testing.assert_close(got.double(), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
 
 
+def test_small_steps_behind_large_ones_keep_their_digits() -> None:
+    """Ten steps that forget everything, then small ones in the same chunk: their decays are differences of sums of -5,000."""
+    values = inputs(60, torch.float32)
+    values["a"] = torch.full((HEADS,), -1.0)
+    values["dt"][:, :10], values["dt"][:, 10:] = 500.3, 1.7e-3
+    wanted, last = recurrence(**{name: v.double() for name, v in values.items()})
+    got, state = ssd_scan(**values)
+    torch.testing.assert_close(
+        got.double()[:, 10:], wanted[:, 10:], atol=1e-5 * float(wanted[:, 10:].abs().max()), rtol=0
+    )
+    torch.testing.assert_close(state.double(), last, atol=1e-5 * float(last.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_shapes_equal_the_recurrence_in_both_precisions(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any chunk and any cut of the sequence, decays over six orders of magnitude, from a state or from none."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    monkeypatch.setattr(ssd, "_SEGMENT", random(1, 40))
+    length = random(1, 60)
+    values = inputs(length) | {"dt": torch.nn.functional.softplus(3 * normal(BATCH, length, HEADS))}
+    values["a"] = -normal(HEADS).abs() * 10.0 ** random(-3, 3)
+    state = normal(BATCH, HEADS, WIDTH, FEATURES) if seed % 2 else None
+    wanted = recurrence(**values, state=state)
+    chunk = random(1, 20)
+    for got, expected in zip(ssd_scan(**values, state=state, chunk=chunk), wanted):
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)
+    single = {name: v.float() for name, v in values.items()}
+    for got, expected in zip(ssd_scan(**single, state=None if state is None else state.float(), chunk=chunk), wanted):
+        torch.testing.assert_close(got.double(), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
 def test_goes_on_from_a_state() -> None:
     values = inputs(20)
     whole, last = ssd_scan(**values, chunk=8)
