@@ -229,7 +229,10 @@ def test_packed_rays_and_samples_beyond_2_to_the_31() -> None:
     """The numbers of rays do not fit into 32 bits. Memory is reserved for all of them, and used for two pages only."""
     numba = pytest.importorskip("adlbench.methods.nn.volume_rendering_numba")
     rays = np.array([3, 2**31 + 5, 2**31 + 5])
-    total = np.zeros((2**31 + 8, 1), dtype=np.float32)
+    try:
+        total = np.zeros((2**31 + 8, 1), dtype=np.float32)
+    except MemoryError:
+        pytest.skip("this machine does not reserve 8 GiB")
     numba._accumulate(np.ones(3, np.float32), np.array([[1.0], [2], [4]], np.float32), rays, total)
     assert (total[3, 0], total[2**31 + 5, 0]) == (1.0, 6.0)
     opacity = total[:, 0]
