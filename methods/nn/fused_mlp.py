@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
+
 
 class Layer(NamedTuple):
     """ReLU(h W^T + b), and beside it h V^T + c without ReLU, of what the layer before gives."""
@@ -46,7 +48,10 @@ def fused_mlp(x: Tensor, layers: Sequence[Layer], rows: Tensor | None = None) ->
     Args:
         x: [..., K], float32 or bfloat16, M rows in all; or with zeros behind, up to a multiple of 32 columns.
         rows: int64 [M], ascending.
+
+    Raises DataError for layers that do not fit what comes, and rows without a bias.
     """
+    _check(x, layers, rows)
     wide = _kernel().widen_rows(x.reshape(-1, x.shape[-1]))
     rows = torch.empty(0, dtype=torch.int64) if rows is None else rows
     tensors: list[Tensor] = []
@@ -58,6 +63,28 @@ def fused_mlp(x: Tensor, layers: Sequence[Layer], rows: Tensor | None = None) ->
     if out.shape[1] != width:  # not otherwise: a slice's gradient is a copy
         out = out[:, :width]
     return out.view(*x.shape[:-1], width), extras.view(*x.shape[:-1], extras.shape[1])
+
+
+def _check(x: Tensor, layers: Sequence[Layer], rows: Tensor | None) -> None:
+    """What is compiled would read and write beyond its memory."""
+    columns = x.shape[-1]
+    for number, layer in enumerate(layers):
+        (width, wanted), groups = layer.weight.shape, len(torch.atleast_2d(layer.bias))
+        if layer.joins:
+            fits = number > 0 and 0 < wanted - columns <= x.shape[-1]
+        else:
+            fits = wanted == columns or (number == 0 and -(-wanted // 32) * 32 == columns)
+        if not fits:
+            raise DataError(f"layer {number} wants {wanted} columns of the {columns} that come")
+        if groups > 1 and (rows is None or rows.shape != (x[..., 0].numel(),)):
+            raise DataError(
+                f"layer {number} has {groups} biases; say in rows which belongs to each of {x[..., 0].numel()} rows"
+            )
+        if groups > 1 and rows is not None and len(rows):
+            low, high = (int(each) for each in rows.aminmax())
+            if low < 0 or high >= groups:
+                raise DataError(f"layer {number} has {groups} biases; rows name {low} to {high}")
+        columns = width
 
 
 class _FusedMLP(torch.autograd.Function):

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.gaussian_surface import blend_surface
 from adlbench.methods.nn.gaussian_tiles import CHUNK, Tiles, bin_gaussians, pixel_boxes
-from adlbench.methods.nn.precision import full_precision
+from adlbench.methods.nn.precision import at_least_float32, full_precision
 
 ROUND = 8  # chunks of a tile's list between two looks at whether it is opaque
 MIN_ALPHA = 1 / 255  # a Gaussian is skipped at a pixel where it is fainter than this
@@ -107,10 +107,6 @@ def backends(like: Tensor) -> tuple[str, ...]:
     """What can rasterise tensors such as this one, the fastest first."""
     compiled = like.device.type == "cpu" and like.dtype == torch.float32 and find_spec("numba") is not None
     return ("numba", "torch") if compiled else ("torch",)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 @dataclass

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.precision import at_least_float32
 from adlbench.methods.nn.rays import Rays
 from adlbench.methods.nn.sparse_tensor import compiled
 
@@ -96,8 +97,8 @@ class OccupancyGrid(nn.Module):
         their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that. A ray with
         far <= near has none. In at least float32. Raises DataError for steps and bounds that are not finite, or no step.
         """
-        rays = Rays(*(_at_least_float32(x) for x in rays))
-        near, far, step = (_at_least_float32(x) for x in (near, far, step))
+        rays = Rays(*(at_least_float32(x) for x in rays))
+        near, far, step = (at_least_float32(x) for x in (near, far, step))
         step = torch.where(far > near, step, 1.0)  # 0 / 0 steps to where nothing is wanted
         if not bool((near.isfinite() & far.isfinite() & step.isfinite() & (step > 0)).all()):
             raise DataError(
@@ -115,10 +116,6 @@ class OccupancyGrid(nn.Module):
         ray, place = ((depths < far[:, None]) & self.contains(rays.at(depths))).nonzero().unbind(1)
         lengths = torch.minimum(step[:, None], far[:, None] - starts)
         return Samples(ray, depths[ray, place], lengths[ray, place])
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Kernels that keep their precision under autocast, which would round the inputs of matrix products to bfloat16."""
+"""What keeps kernels in float32: half precision as input, and autocast, which would round the inputs of matrix products."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def full_precision(method: Method) -> Method:
             return method(ctx, *arguments)
 
     return cast(Method, run)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; float64 stays what it is."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.precision import at_least_float32
 from adlbench.methods.nn.sparse_tensor import compiled
 
 INFINITE = 1e10  # length of the last interval: what has not been stopped by then is stopped if there is any density
@@ -49,6 +51,7 @@ def stratified_depths(near: Tensor, far: Tensor, n: int, generator: torch.Genera
 def sample_pdf(edges: Tensor, weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """``n`` depths [..., n] from the piecewise constant density that has mass ``weights`` [..., B] between ``edges``
     [..., B + 1], by inversion of its distribution function. Evenly spread quantiles without a generator."""
+    edges, weights = at_least_float32(edges), at_least_float32(weights)
     mass = weights + 1e-5  # a ray that meets nothing is sampled evenly
     mass = mass / mass.sum(-1, keepdim=True)
     cdf = torch.cat([torch.zeros_like(mass[..., :1]), mass.cumsum(-1)], dim=-1)
@@ -62,12 +65,13 @@ def sample_pdf(edges: Tensor, weights: Tensor, n: int, generator: torch.Generato
     edge_below, edge_above = edges.gather(-1, below), edges.gather(-1, above)
     span = cdf_above - cdf_below
     share = (u - cdf_below) / torch.where(span < 1e-5, torch.ones_like(span), span)
-    return edge_below + share * (edge_above - edge_below)
+    return edge_below + share.clamp(0, 1) * (edge_above - edge_below)  # the sum of all is 1 only up to rounding
 
 
 def interval_lengths(depths: Tensor, directions: Tensor, end: Tensor | None = None) -> Tensor:
     """World length of the interval after each sample, [..., S]. The last one reaches to z-depth ``end`` [...], or is
     endless. Differences of z-depth are multiplied by |d|, since directions are not normalised."""
+    depths, directions = at_least_float32(depths), at_least_float32(directions)
     final = torch.full_like(depths[..., :1], INFINITE) if end is None else end[..., None] - depths[..., -1:]
     return torch.cat([depths.diff(dim=-1), final], dim=-1) * directions.norm(dim=-1, keepdim=True)
 
@@ -78,7 +82,7 @@ def composite(density: Tensor, lengths: Tensor, stop_below: float = 0.0) -> Comp
     T_i is the exponential of a sum, not a product of (1 - alpha): the gradient stays finite behind an opaque sample.
     Samples with T_i below ``stop_below`` have no weight: the ray was terminated early. float64 stays float64.
     """
-    optical = _at_least_float32(density) * lengths
+    optical = at_least_float32(density) * lengths
     return Compositing(*_Composite.apply(optical, stop_below))  # type: ignore[no-untyped-call]
 
 
@@ -115,7 +119,8 @@ def composite_packed(
     density: Tensor, lengths: Tensor, ray: Tensor, num_rays: int, stop_below: float = 0.0
 ) -> Compositing:
     """``composite`` for packed densities and lengths [M]: weights and transmittance [M], opacity [num_rays]."""
-    optical = _at_least_float32(density) * lengths
+    optical = at_least_float32(density) * lengths
+    _check_rays(ray, num_rays)
     if compiled(optical):
         return Compositing(*_numba().composite(optical, ray, num_rays, stop_below))
     # One sum over all rays, less what it was where a ray starts; in double precision, and bounded: exp(-100) is 0.
@@ -137,11 +142,20 @@ def _weigh(transmittance: Tensor, optical: Tensor, stop_below: float) -> Composi
 
 def accumulate_packed(weights: Tensor, values: Tensor | None, ray: Tensor, num_rays: int) -> Tensor:
     """Sum of w_i v_i over the samples of each ray: [M], [M, C] -> [num_rays, C]; without values the sum of weights [R, 1]."""
+    _check_rays(ray, num_rays)
     if values is not None and compiled(weights):
         total: Tensor = _numba().accumulate(weights, values.to(weights.dtype), ray, num_rays)
         return total
     parts = weights.unsqueeze(1) if values is None else weights.unsqueeze(1) * values.to(weights.dtype)
     return parts.new_zeros(num_rays, parts.shape[1]).index_add(0, ray, parts)
+
+
+def _check_rays(ray: Tensor, num_rays: int) -> None:
+    """What is compiled would write beyond its memory."""
+    if compiled(ray) and len(ray):
+        low, high = (int(x) for x in ray.aminmax())
+        if low < 0 or high >= num_rays:
+            raise DataError(f"samples of rays {low} to {high} of {num_rays}")
 
 
 def distortion(weights: Tensor, edges: Tensor) -> Tensor:
@@ -150,22 +164,23 @@ def distortion(weights: Tensor, edges: Tensor) -> Tensor:
     Sum over pairs of w_i w_j |m_i - m_j| for the intervals' middles m, and a third of w_i^2 times their lengths. With
     ascending middles the first is twice a sum over what is in front, so this is linear in S.
     """
-    middle, lengths = 0.5 * (edges[..., 1:] + edges[..., :-1]), edges.diff(dim=-1)
+    weights, edges = at_least_float32(weights), at_least_float32(edges)
+    lengths = edges.diff(dim=-1)
+    edges = edges - edges[..., :1].detach()  # from afar no digit of a difference would be left
+    middle = 0.5 * (edges[..., 1:] + edges[..., :-1])
     mass, moment = weights.cumsum(-1) - weights, (weights * middle).cumsum(-1) - weights * middle
     between = 2 * (weights * (middle * mass - moment)).sum(-1)
     return between + (weights.square() * lengths).sum(-1) / 3
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum of w_i v_i: [..., S], [..., S, C] -> [..., C]."""
+    """Sum of w_i v_i: [..., S], [..., S, C] -> [..., C]. Not in bfloat16 under autocast."""
+    weights = at_least_float32(weights)
     if compiled(weights):
         total: Tensor = _numba().accumulate_dense(weights, values.to(weights.dtype))
         return total
-    return (weights[..., None, :] @ values.to(weights.dtype))[..., 0, :]
+    with torch.autocast(weights.device.type, enabled=False):
+        return (weights[..., None, :] @ values.to(weights.dtype))[..., 0, :]
 
 
 def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,6 +188,7 @@ def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
 
     The variance is that of the discrete distribution over samples: the uncertainty that the weights themselves express.
     """
+    weights, depths = at_least_float32(weights), at_least_float32(depths)
     total = weights.sum(-1)
     probability = weights / total.clamp_min(1e-10)[..., None]
     mean = (probability * depths).sum(-1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import fused_mlp as module
 from adlbench.methods.nn.fused_mlp import Layer, fused, fused_mlp
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
@@ -225,3 +226,20 @@ def test_gradients_to_an_input_that_joins_in_again(inputs: int) -> None:
         assert (
             got.double() - want
         ).norm() < 0.01 * want.norm()  # three roundings to eight bits, and some signs of ReLU
+
+
+@with_tiles
+def test_what_does_not_fit_is_refused() -> None:
+    x, weight, bias = torch.zeros(6, 20), torch.zeros(8, 20), torch.zeros(8)
+    wrong = [
+        ([Layer(torch.zeros(8, 21), bias)], None, "wants 21 columns of the 20"),
+        ([Layer(weight, bias), Layer(torch.zeros(8, 9), bias)], None, "layer 1 wants 9 columns of the 8"),
+        ([Layer(weight, bias, joins=True)], None, "layer 0 wants 20"),
+        ([Layer(weight, bias), Layer(torch.zeros(8, 29), bias, joins=True)], None, "layer 1 wants 29"),
+        ([Layer(weight, torch.zeros(3, 8))], None, "3 biases; say in rows"),
+        ([Layer(weight, torch.zeros(3, 8))], torch.zeros(5, dtype=torch.int64), "3 biases; say in rows"),
+        ([Layer(weight, torch.zeros(3, 8))], torch.tensor([0, 0, 1, 1, 2, 3]), "rows name 0 to 3"),
+    ]
+    for layers, rows, words in wrong:
+        with pytest.raises(DataError, match=words):
+            fused_mlp(x, layers, rows)

@@ -241,6 +241,15 @@ def test_packed_rays_and_samples_beyond_2_to_the_31() -> None:
     assert opacity[2**31 + 5] == pytest.approx(6 + 1 - np.exp(-1.0), abs=1e-6)
 
 
+def test_samples_of_rays_that_there_are_not_are_refused() -> None:
+    one = torch.ones(3)
+    for ray in ([0, 0, 2], [-1, 0, 1]):
+        with pytest.raises(DataError, match="of 2"):
+            composite_packed(one, one, torch.tensor(ray), 2)
+        with pytest.raises(DataError, match="of 2"):
+            accumulate_packed(one, one[:, None], torch.tensor(ray), 2)
+
+
 @pytest.mark.usefixtures("backend")
 def test_packed_nothing_and_opaque() -> None:
     """No sample at all; and a wall on the first of 2,000 rays, behind which sums in float32 would have no digits left."""

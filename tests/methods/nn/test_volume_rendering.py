@@ -165,6 +165,42 @@ def test_sample_pdf_without_any_weight_is_even_and_finite() -> None:
     torch.testing.assert_close(samples, torch.tensor([[2.0, 3.0, 4.0, 5.0, 6.0]]))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_samples_of_a_pdf_ascend_and_stay_between_its_edges(seed: int) -> None:
+    """Where the last bins hold next to nothing, the rounding of the sum is many times their mass."""
+    generator = torch.Generator().manual_seed(seed)
+    bins = int(torch.randint(1, 257, (1,), generator=generator))
+    edges = torch.rand(64, bins + 1, generator=generator).sort(-1).values * 4 + 2
+    weights = torch.rand(64, bins, generator=generator) ** float(torch.randint(1, 30, (1,), generator=generator))
+    for draws in (None, generator):
+        samples = sample_pdf(edges, weights, 65, draws)
+        assert (samples >= edges[:, :1]).all()
+        assert (samples <= edges[:, -1:]).all()
+    assert (sample_pdf(edges, weights, 65).diff() >= 0).all()
+
+
+def test_everything_is_in_float32_for_bfloat16_and_under_autocast() -> None:
+    """In bfloat16 a running sum stops to grow at 256 times its terms, and a depth has three digits."""
+    generator = torch.Generator().manual_seed(0)
+    edges, weights = torch.rand(5, 301, generator=generator).sort(-1).values, torch.rand(5, 300, generator=generator)
+    values, directions = torch.rand(5, 300, 3, generator=generator), torch.rand(5, 3, generator=generator)
+    half = [x.bfloat16() for x in (edges, weights, values, directions)]
+    runs = {
+        "sample_pdf": lambda e, w, v, d: sample_pdf(e, w, 9),
+        "interval_lengths": lambda e, w, v, d: interval_lengths(e, d),
+        "composite": lambda e, w, v, d: composite(w, e.diff()).weights,
+        "distortion": lambda e, w, v, d: distortion(w, e),
+        "accumulate": lambda e, w, v, d: accumulate(w, v),
+        "expected_depth": lambda e, w, v, d: torch.stack(expected_depth(w, e[:, 1:])),
+    }
+    for name, run in runs.items():
+        wanted = run(edges, weights, values, directions)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(run(edges, weights, values, directions), wanted), name
+        if name != "composite":  # whose lengths are differences here, of what was rounded before
+            assert torch.equal(run(*half), run(*(x.float() for x in half))), name
+
+
 def test_no_ray_one_bin_and_one_depth() -> None:
     edges, weights = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.3]])
     assert sample_pdf(edges, weights, 5).tolist() == [pytest.approx([2.0, 3.0, 4.0, 5.0, 6.0])]
@@ -197,6 +233,15 @@ def test_distortion_equals_all_pairs_and_has_gradients() -> None:
     assert torch.autograd.gradcheck(distortion, (weights.requires_grad_(), edges.requires_grad_()))
     one = distortion(torch.ones(1), torch.tensor([2.0, 5.0]))
     assert float(one) == pytest.approx(1.0)  # a third of the interval
+
+
+def test_distortion_does_not_depend_on_how_far_away_the_ray_begins() -> None:
+    generator = torch.Generator().manual_seed(0)
+    edges, weights = 0.01 * torch.rand(3, 7, generator=generator).sort(-1).values, torch.rand(3, 6, generator=generator)
+    far = (edges + 100).double()  # as float32 holds them
+    torch.testing.assert_close(
+        distortion(weights, far.float()).double(), distortion(weights.double(), far), rtol=1e-5, atol=0
+    )
 
 
 def test_a_ray_is_terminated_where_too_little_light_is_left() -> None:
