@@ -1,0 +1,358 @@
+"""The products of sparse convolutions in bfloat16 on a CPU's tile unit, compiled by numba: see ``amx_numba``.
+
+The pairs are those of ``sparse_product_numba``, by block of targets and tap. The rows of 32 pairs are copied side by side,
+into a buffer that stays in the nearest cache, and meet the matrix of their tap there, all its columns one after the other;
+the sums are added to the block's rows in float32, which are rounded once, when all taps are done. For the gradient of the
+kernel the sums are over pairs: the copied rows of features are turned round and those of the gradient packed, some hundred
+pairs at a time, and the sums are float32 to the end.
+
+So each result is that of exact products of numbers in bfloat16, summed in float32 in one fixed order, the same to the bit for
+any number of threads. Numbers below 2^-126 count as zero, in what comes in and in what goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+from adlbench.methods.nn import amx_numba as amx
+from adlbench.methods.nn.sparse_numba import share
+from adlbench.methods.nn.sparse_product_numba import BLOCK, Integers, Runs
+
+SIDE, TILE = amx.SIDE, amx.TILE
+CHUNK = 256  # pairs whose rows are turned round and packed together
+SPEED = 8  # how many times as much is done in a second as in float32
+
+_intrinsic: Any = intrinsic  # neither decorator has types
+_jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+# ------------------------------------------------------------------------------------------------------------- products
+def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = False) -> Tensor:
+    """bfloat16 [T, B]: for each target the sum over its pairs of ``values`` bfloat16 [S, A] at the source times ``kernel``
+    float32 [K, A, B], or [K, B, A] if ``transposed``, rounded to bfloat16."""
+    depth, width = values.shape[1], kernel.shape[1 if transposed else 2]
+    values, packed = values.contiguous(), _pack(kernel, depth, width, transposed=transposed)
+    whole = runs.once or runs.apart  # all rows are written
+    out = (values.new_empty if whole else values.new_zeros)((runs.num_targets, width))
+    arrays = (values.data_ptr(), depth, packed, width, runs.sources, runs.targets, runs.starts, runs.taps, out.data_ptr())
+    cost = len(runs.sources) * depth * width // SPEED
+    share(lambda first, last: _multiply(*arrays, len(out), first, last, runs.apart), len(runs.starts), cost)
+    return out
+
+
+def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Runs) -> Tensor:
+    """float32 [K, A, B]: for each tap the sum over its pairs of the outer products of ``features`` [S, A] and ``gradient``
+    [T, B], both bfloat16."""
+    features, gradient = features.contiguous(), gradient.contiguous()
+    sums = torch.empty(kernel.shape, dtype=torch.float32)
+    arrays = (features.data_ptr(), gradient.data_ptr(), runs.sources, runs.targets, runs.starts, runs.taps, sums.numpy())
+    cost = len(runs.sources) * kernel[0].numel() // SPEED
+    share(lambda first, last: _sum_outer_products(*arrays, first, last), len(runs.taps), cost)
+    return sums
+
+
+def _pack(kernel: Tensor, depth: int, width: int, *, transposed: bool) -> Integers:
+    """The matrices of all taps as right operands, as ``amx.pack`` lays them out."""
+    tiles = 2 * -(-width // SIDE), -(-depth // SIDE)
+    packed = np.empty((len(kernel), *tiles, TILE // 2), np.uint16)
+    kernel = kernel.detach().contiguous()
+    (_pack_turned if transposed else _pack_straight)(kernel.data_ptr(), len(kernel), depth, width, packed)
+    return packed
+
+
+@_jit
+def _aligned(size: int) -> Any:
+    """Bytes, and the address of the first of ``size`` that begin with a cache line."""
+    memory = np.empty(size + 64, np.uint8)
+    return memory, (memory.ctypes.data + 63) // 64 * 64
+
+
+@_jit
+def _pack_straight(matrix: int, taps: int, depth: int, width: int, packed: Integers) -> None:
+    steps, column_of_tiles = packed.shape[2], packed.shape[2] * TILE
+    memory, rows = _aligned(2 * 64)
+    for tap in range(taps):
+        to = packed[tap].ctypes.data
+        for column in range(0, width, SIDE):
+            for row in range(0, SIDE * steps, 2):
+                for half in range(2):
+                    count = min(width - column, SIDE) if row + half < depth else 0
+                    _round_from(matrix + ((tap * depth + row + half) * width + column) * 4, count, rows + 64 * half)
+                place = to + column // 16 * column_of_tiles + row * 32
+                _interleave(rows, SIDE, rows + 64, SIDE, place, place + column_of_tiles)
+    memory[0] = 0  # is alive to here
+
+
+@_jit
+def _pack_turned(matrix: int, taps: int, depth: int, width: int, packed: Integers) -> None:
+    steps = packed.shape[2]
+    memory, rows = _aligned(TILE)
+    for tap in range(taps):
+        for panel in range(packed.shape[1]):
+            for step in range(steps):
+                for row in range(16):
+                    n, k = 16 * panel + row, SIDE * step
+                    count = min(depth - k, SIDE) if n < width else 0
+                    _round_from(matrix + ((tap * width + n) * depth + k) * 4, count, rows + 64 * row)
+                _turn(rows, packed[tap, panel, step].ctypes.data, 64)
+    memory[0] = 0
+
+
+@_jit
+def _multiply(
+    values: int, depth: int, packed: Integers, width: int, sources: Integers, targets: Integers, starts: Integers,
+    taps: Integers, out: int, num_targets: int, first: int, last: int, add: bool,
+) -> None:  # fmt: skip
+    """``add`` says that a target may be in several pairs, all of its own block; else it is in one at most."""
+    steps, panel = packed.shape[2], packed.shape[2] * TILE
+    wide = -(-width // SIDE) * SIDE * 4
+    memory, total = _aligned(BLOCK * wide if add else 64)
+    more, gathered = _aligned(SIDE * 64 * steps + 4 * TILE)
+    sums = gathered + SIDE * 64 * steps
+    amx.begin()
+    for block in range(first, last):
+        row, rows = block * BLOCK, min(BLOCK, num_targets - block * BLOCK)
+        if add:
+            memory[total - memory.ctypes.data : total - memory.ctypes.data + rows * wide] = 0
+        for run in range(len(taps)):
+            matrix, end = packed[taps[run]].ctypes.data, starts[block, run + 1]
+            for pair in range(starts[block, run], end, SIDE):
+                count = min(SIDE, end - pair)
+                for step in range(steps):
+                    columns = min(SIDE, depth - SIDE * step)
+                    for place in range(count):
+                        source = values + (sources[pair + place] * depth + SIDE * step) * 2
+                        _copy(source, columns, gathered + 64 * (place * steps + step))
+                for column in range(0, width, SIDE):
+                    amx.clear_sums()
+                    right = matrix + column // 16 * panel
+                    if width - column > 16:
+                        amx.add_product(gathered, 64 * steps, right, panel, steps)
+                    else:
+                        amx.add_product_to_16(gathered, 64 * steps, right, steps)
+                    amx.store_sums(sums, 128)
+                    if add:
+                        for place in range(count):
+                            _add(sums + 128 * place, total + (targets[pair + place] - row) * wide + 4 * column)
+                    else:
+                        columns = min(SIDE, width - column)
+                        for place in range(count):
+                            to = out + (targets[pair + place] * width + column) * 2
+                            _round_to(sums + 128 * place, columns, to)
+        if add:
+            for column in range(0, width, SIDE):
+                columns = min(SIDE, width - column)
+                for place in range(rows):
+                    _round_to(total + place * wide + 4 * column, columns, out + ((row + place) * width + column) * 2)
+    amx.end()
+    memory[0] = more[0] = 0
+
+
+@_jit
+def _sum_outer_products(
+    features: int, gradient: int, sources: Integers, targets: Integers, starts: Integers, taps: Integers, sums: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    height, width = sums.shape[1], sums.shape[2]
+    down, across = -(-height // SIDE), -(-width // SIDE)
+    totals = np.empty((down * across + 1, SIDE, SIDE), np.float32)  # in blocks of 32x32
+    total = (totals.ctypes.data + 63) // 64 * 64
+    offset = (total - totals.ctypes.data) // 4
+    flat = totals.reshape(-1)
+    panel = CHUNK // SIDE * TILE
+    memory, left = _aligned(2 * panel * (down + across) + 2 * panel)
+    right, packed = left + 2 * panel * down, left + 2 * panel * (down + across)
+    amx.begin()
+    for run in range(first, last):
+        flat[:] = 0
+        for block in range(len(starts)):
+            end = starts[block, run + 1]
+            for pair in range(starts[block, run], end, CHUNK):
+                count = min(CHUNK, end - pair)
+                steps = -(-count // SIDE)
+                for column in range(0, height, SIDE):
+                    _pack_rows(features, height, column, sources, pair, count, packed, panel)
+                    for step in range(steps):
+                        to = left + column * CHUNK * 2 + step * 64
+                        _turn(packed + step * TILE, to, CHUNK * 2)
+                        _turn(packed + panel + step * TILE, to + 16 * CHUNK * 2, CHUNK * 2)
+                for column in range(0, width, SIDE):
+                    _pack_rows(gradient, width, column, targets, pair, count, right + column // 16 * panel, panel)
+                for i in range(down):
+                    for j in range(across):
+                        place = total + (i * across + j) * 4 * TILE
+                        amx.load_sums(place, 128)
+                        amx.add_product(left + i * SIDE * CHUNK * 2, CHUNK * 2, right + 2 * j * panel, panel, steps)
+                        amx.store_sums(place, 128)
+        for row in range(height):
+            for column in range(0, width, SIDE):
+                begin = offset + ((row // SIDE * across + column // SIDE) * SIDE + row % SIDE) * SIDE
+                count = min(SIDE, width - column)
+                sums[taps[run], row, column : column + count] = flat[begin : begin + count]
+    amx.end()
+    memory[0] = 0
+
+
+@_jit
+def _pack_rows(
+    values: int, width: int, column: int, rows: Integers, pair: int, count: int, to: int, panel: int
+) -> None:  # fmt: skip
+    """32 columns of ``count`` rows, as two panels of a right operand, with rows of zeros up to a multiple of 32."""
+    columns, values = min(SIDE, width - column), values + 2 * column
+    even = count // 2 * 2
+    for place in range(0, even, 2):
+        a, b = values + rows[pair + place] * width * 2, values + rows[pair + place + 1] * width * 2
+        _interleave(a, columns, b, columns, to + 32 * place, to + panel + 32 * place)
+    for place in range(even, -(-count // SIDE) * SIDE, 2):
+        a = values + rows[pair + count - 1] * width * 2
+        _interleave(a, columns if place < count else 0, a, 0, to + 32 * place, to + panel + 32 * place)
+
+
+# ---------------------------------------------------------------------------------------------------------- instructions
+_LANES = ir.VectorType(ir.IntType(1), SIDE)
+_SHORTS, _BITS = ir.VectorType(ir.IntType(16), SIDE), ir.VectorType(ir.IntType(32), 16)
+_FLOATS, _HALVES = ir.VectorType(ir.FloatType(), SIDE), ir.VectorType(amx._BFloat(), SIDE)
+
+
+class _Rows:
+    """Writes instructions on rows of 32 numbers, of which the first ``columns`` exist."""
+
+    def __init__(self, builder: Any):
+        self.builder = builder
+
+    def pointer(self, address: Any, kind: Any) -> Any:
+        return self.builder.inttoptr(address, kind.as_pointer())
+
+    def lanes(self, columns: Any) -> Any:
+        count = self.builder.trunc(columns, ir.IntType(16))
+        undefined = ir.Constant(_SHORTS, ir.Undefined)
+        single = self.builder.insert_element(undefined, count, ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), SIDE), None)
+        spread = self.builder.shuffle_vector(single, undefined, places)
+        return self.builder.icmp_signed("<", ir.Constant(_SHORTS, list(range(SIDE))), spread)
+
+    def load(self, address: Any, columns: Any, kind: Any, name: str) -> Any:
+        """Zero where there is no column."""
+        size, nothing = ir.IntType(32)(2), ir.Constant(kind, None)
+        arguments = self.pointer(address, kind), size, self.lanes(columns), nothing
+        return amx._call(self.builder, f"llvm.masked.load.{name}.p0", *arguments, result=kind)
+
+    def store(self, value: Any, address: Any, columns: Any) -> None:
+        arguments = value, self.pointer(address, _SHORTS), ir.IntType(32)(2), self.lanes(columns)
+        amx._call(self.builder, "llvm.masked.store.v32i16.p0", *arguments)
+
+    def put(self, value: Any, address: Any) -> None:
+        self.builder.store(value, self.pointer(address, value.type), align=2)
+
+    def rounded(self, floats: Any) -> Any:
+        """32 float32 as 32 bfloat16."""
+        low, high = (self.shuffle(floats, floats, range(start, start + 16)) for start in (0, 16))
+        halves = amx._call(self.builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", high, low, result=_HALVES)
+        return self.builder.bitcast(halves, _SHORTS)
+
+    def shuffle(self, a: Any, b: Any, places: Any) -> Any:
+        places = list(places)
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
+
+
+def _instructions(write: Callable[..., None]) -> Callable[..., Any]:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        write(_Rows(builder), *arguments)
+        return context.get_dummy_value()
+
+    return build
+
+
+@_intrinsic
+def _copy(typing: Any, row: Any, columns: Any, to: Any) -> Any:
+    """bfloat16, with zeros up to 32."""
+
+    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.put(rows.load(row, columns, _SHORTS, "v32i16"), to)
+
+    return types.void(*[types.intp] * 3), _instructions(write)
+
+
+@_intrinsic
+def _round_from(typing: Any, row: Any, columns: Any, to: Any) -> Any:
+    """From float32 to bfloat16, with zeros up to 32."""
+
+    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.put(rows.rounded(rows.load(row, columns, _FLOATS, "v32f32")), to)
+
+    return types.void(*[types.intp] * 3), _instructions(write)
+
+
+@_intrinsic
+def _round_to(typing: Any, row: Any, columns: Any, to: Any) -> Any:
+    """From 32 float32 to ``columns`` bfloat16."""
+
+    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
+        floats = rows.builder.load(rows.pointer(row, _FLOATS), align=4)
+        rows.store(rows.rounded(floats), to, columns)
+
+    return types.void(*[types.intp] * 3), _instructions(write)
+
+
+@_intrinsic
+def _add(typing: Any, row: Any, to: Any) -> Any:
+    """32 float32 to 32 others."""
+
+    def write(rows: _Rows, row: Any, to: Any) -> None:
+        one, other = (rows.builder.load(rows.pointer(each, _FLOATS), align=4) for each in (row, to))
+        rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, _FLOATS), align=4)
+
+    return types.void(types.intp, types.intp), _instructions(write)
+
+
+@_intrinsic
+def _interleave(typing: Any, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> Any:
+    """Two rows of bfloat16, number by number: the first 16 of each to ``low``, the others to ``high``."""
+
+    def write(rows: _Rows, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> None:
+        first, second = rows.load(a, columns_a, _SHORTS, "v32i16"), rows.load(b, columns_b, _SHORTS, "v32i16")
+        for start, to in ((0, low), (16, high)):
+            places = [place for n in range(start, start + 16) for place in (n, SIDE + n)]
+            rows.put(rows.shuffle(first, second, places), to)
+
+    return types.void(*[types.intp] * 6), _instructions(write)
+
+
+@_intrinsic
+def _turn(typing: Any, tile: Any, to: Any, bytes_a_row: Any) -> Any:
+    """Transposes a tile of 16x16 numbers of 32 bits, to rows that are ``bytes_a_row`` apart."""
+
+    def write(rows: _Rows, tile: Any, to: Any, bytes_a_row: Any) -> None:
+        builder, word, four = rows.builder, ir.IntType(64), ir.VectorType(ir.IntType(32), 4)
+
+        def quarter(row: int, lane: int) -> Any:
+            return builder.load(rows.pointer(builder.add(tile, word(64 * row + 16 * lane)), four), align=4)
+
+        for lane in range(4):  # columns 4 lane to 4 lane + 3; in each of four quarters, those of rows i, 4 + i ...
+            w = []
+            for i in range(4):
+                halves = [rows.shuffle(quarter(i + j, lane), quarter(i + 4 + j, lane), range(8)) for j in (0, 8)]
+                w.append(rows.shuffle(*halves, range(16)))
+            low, high = _in_quarters(0, 16, 1, 17), _in_quarters(2, 18, 3, 19)
+            pairs = [rows.shuffle(w[i], w[i + 1], order) for i in (0, 2) for order in (low, high)]
+            first, second = _in_quarters(0, 1, 16, 17), _in_quarters(2, 3, 18, 19)
+            for half in range(2):
+                for number, order in enumerate((first, second)):
+                    row = builder.mul(bytes_a_row, word(4 * lane + 2 * half + number))
+                    rows.put(rows.shuffle(pairs[half], pairs[2 + half], order), builder.add(to, row))
+
+    return types.void(*[types.intp] * 3), _instructions(write)
+
+
+def _in_quarters(*places: int) -> list[int]:
+    return [place + 4 * quarter for quarter in range(4) for place in places]
