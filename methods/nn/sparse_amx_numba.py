@@ -39,14 +39,15 @@ _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 # ------------------------------------------------------------------------------------------------------------- products
 def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = False) -> Tensor:
     """bfloat16 [T, B]: for each target the sum over its pairs of ``values`` bfloat16 [S, A] at the source times ``kernel``
-    float32 [K, A, B], or [K, B, A] if ``transposed``, rounded to bfloat16."""
+    [K, A, B], or [K, B, A] if ``transposed``, rounded to bfloat16."""
     depth, width = values.shape[1], kernel.shape[1 if transposed else 2]
     values, packed = values.contiguous(), _pack(kernel, depth, width, transposed=transposed)
     whole = runs.once or runs.apart  # all rows are written
     out = (values.new_empty if whole else values.new_zeros)((runs.num_targets, width))
     arrays = (values.data_ptr(), depth, packed, width, runs.sources, runs.targets, runs.starts, runs.taps, out.data_ptr())
     cost = len(runs.sources) * depth * width // SPEED
-    share(lambda first, last: _multiply(*arrays, len(out), first, last, runs.apart), len(runs.starts), cost)
+    add = runs.apart and not runs.once
+    share(lambda first, last: _multiply(*arrays, len(out), BLOCK, add, first, last), len(runs.starts), cost)
     return out
 
 
@@ -65,7 +66,7 @@ def _pack(kernel: Tensor, depth: int, width: int, *, transposed: bool) -> Intege
     """The matrices of all taps as right operands, as ``amx.pack`` lays them out."""
     tiles = 2 * -(-width // SIDE), -(-depth // SIDE)
     packed = np.empty((len(kernel), *tiles, TILE // 2), np.uint16)
-    kernel = kernel.detach().contiguous()
+    kernel = kernel.detach().float().contiguous()
     (_pack_turned if transposed else _pack_straight)(kernel.data_ptr(), len(kernel), depth, width, packed)
     return packed
 
@@ -111,17 +112,17 @@ def _pack_turned(matrix: int, taps: int, depth: int, width: int, packed: Integer
 @_jit
 def _multiply(
     values: int, depth: int, packed: Integers, width: int, sources: Integers, targets: Integers, starts: Integers,
-    taps: Integers, out: int, num_targets: int, first: int, last: int, add: bool,
+    taps: Integers, out: int, num_targets: int, block_size: int, add: bool, first: int, last: int,
 ) -> None:  # fmt: skip
     """``add`` says that a target may be in several pairs, all of its own block; else it is in one at most."""
     steps, panel = packed.shape[2], packed.shape[2] * TILE
     wide = -(-width // SIDE) * SIDE * 4
-    memory, total = _aligned(BLOCK * wide if add else 64)
+    memory, total = _aligned(block_size * wide if add else 64)
     more, gathered = _aligned(SIDE * 64 * steps + 4 * TILE)
     sums = gathered + SIDE * 64 * steps
     amx.begin()
     for block in range(first, last):
-        row, rows = block * BLOCK, min(BLOCK, num_targets - block * BLOCK)
+        row, rows = block * block_size, min(block_size, num_targets - block * block_size)
         if add:
             memory[total - memory.ctypes.data : total - memory.ctypes.data + rows * wide] = 0
         for run in range(len(taps)):

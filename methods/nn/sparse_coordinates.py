@@ -41,9 +41,20 @@ def products() -> Any:
     return importlib.import_module("adlbench.methods.nn.sparse_product_numba")
 
 
-def multiplies_compiled(features: Tensor) -> bool:
-    """Whether ``sparse_product_numba`` serves."""
-    return features.dtype in (torch.float32, torch.float64) and compiled(features) and products().AVAILABLE
+@cache
+def tile_products() -> Any:
+    """The module ``sparse_amx_numba``, which does the same in bfloat16 where the CPU has a tile unit; else None."""
+    unit = importlib.import_module("adlbench.methods.nn.amx_numba")
+    return importlib.import_module("adlbench.methods.nn.sparse_amx_numba") if unit.available() else None
+
+
+def compiled_products(features: Tensor) -> Any:
+    """The module that multiplies features of this type on this device, None if plain torch has to."""
+    if not compiled(features):
+        return None
+    if features.dtype == torch.bfloat16:
+        return tile_products()
+    return products() if features.dtype in (torch.float32, torch.float64) and products().AVAILABLE else None
 
 
 # ---------------------------------------------------------------------------------------------------------- kernel maps
@@ -343,10 +354,11 @@ class TorchCoordinates(CoordinateManager):
         self, features: Tensor, kernel: Tensor, stride: int, out_stride: int, kernel_size: int, dilation: int = 1
     ) -> Tensor:
         if torch.is_autocast_enabled(features.device.type):
-            dtype = torch.get_autocast_dtype(features.device.type)
-            features, kernel = features.to(dtype), kernel.to(dtype)
-        if kernel_size == 1 and stride == out_stride:
-            return features @ kernel[0]
+            features = features.to(torch.get_autocast_dtype(features.device.type))
+            if compiled_products(features) is None:  # else the kernel is rounded there, and its gradient is not
+                kernel = kernel.to(features.dtype)
+        if kernel_size == 1 and stride == out_stride and features.dtype != torch.bfloat16:
+            return features @ kernel[0]  # for few channels torch's product is slow in half precision
         kernel_map = self.kernel_map(stride, out_stride, kernel_size, dilation)
         return _Convolution.apply(features, kernel, kernel_map)  # type: ignore[no-any-return]
 
@@ -403,9 +415,9 @@ class _Convolution(torch.autograd.Function):
         features = features.contiguous()
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        ctx.compiled = multiplies_compiled(features)
-        if ctx.compiled:
-            out: Tensor = products().multiply(features, kernel, kernel_map.runs)
+        ctx.compiled = compiled_products(features)
+        if ctx.compiled is not None:
+            out: Tensor = ctx.compiled.multiply(features, kernel, kernel_map.runs)
             return out
         if kernel_map.prefers_table(max(kernel.shape[1:])):
             return _product_by_table(features, kernel, kernel_map)
@@ -421,11 +433,11 @@ class _Convolution(torch.autograd.Function):
         to_features: Tensor | None = None
         to_kernel: Tensor | None = None
         want_features, want_kernel = ctx.needs_input_grad[:2]
-        if ctx.compiled:
+        if ctx.compiled is not None:
             if want_features:
-                to_features = products().multiply(gradient, kernel, back.runs, transposed=True)
+                to_features = ctx.compiled.multiply(gradient, kernel, back.runs, transposed=True)
             if want_kernel:
-                to_kernel = products().kernel_gradient(features, gradient, kernel, forth.runs)
+                to_kernel = ctx.compiled.kernel_gradient(features, gradient, kernel, forth.runs).to(kernel.dtype)
             return to_features, to_kernel, None
         if want_features and back.prefers_table(channels):
             to_kernel = _kernel_gradient_sums(kernel) if want_kernel else None

@@ -84,7 +84,7 @@ def list_runs(table: Tensor, absent: int) -> Runs:
     lists = np.empty((2, table.numel()), np.int32)
     count = _list_runs(table.numpy(), absent, lists, starts)
     sources, rows = lists[:, :count]
-    return Runs(sources, rows, starts, np.arange(taps), targets)
+    return Runs(sources, rows, starts, np.arange(taps), targets, once=taps == 1 and count == targets)
 
 
 @_jit

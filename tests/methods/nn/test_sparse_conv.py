@@ -71,10 +71,10 @@ def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled; both ways of plain torch, and the mixtures of them that the number of neighbours leads to."""
     if request.param == "compiled":
-        if not sparse_coordinates.multiplies_compiled(torch.ones(1)):
+        if sparse_coordinates.compiled_products(torch.ones(1)) is None:
             pytest.skip("numba is not installed, or the processor has no AVX2")
         return
-    monkeypatch.setattr(sparse_coordinates, "multiplies_compiled", lambda features: False)
+    monkeypatch.setattr(sparse_coordinates, "compiled_products", lambda features: None)
     if request.param != "as it chooses":
         monkeypatch.setattr(KernelMap, "prefers_table", lambda self, channels: request.param == "by table")
 
