@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -44,7 +43,17 @@ def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = F
     values, packed = values.contiguous(), _pack(kernel, depth, width, transposed=transposed)
     whole = runs.once or runs.apart  # all rows are written
     out = (values.new_empty if whole else values.new_zeros)((runs.num_targets, width))
-    arrays = (values.data_ptr(), depth, packed, width, runs.sources, runs.targets, runs.starts, runs.taps, out.data_ptr())
+    arrays = (
+        values.data_ptr(),
+        depth,
+        packed,
+        width,
+        runs.sources,
+        runs.targets,
+        runs.starts,
+        runs.taps,
+        out.data_ptr(),
+    )
     cost = len(runs.sources) * depth * width // SPEED
     add = runs.apart and not runs.once
     share(lambda first, last: _multiply(*arrays, len(out), BLOCK, add, first, last), len(runs.starts), cost)
@@ -56,9 +65,10 @@ def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Ru
     [T, B], both bfloat16."""
     features, gradient = features.contiguous(), gradient.contiguous()
     sums = torch.empty(kernel.shape, dtype=torch.float32)
-    arrays = (features.data_ptr(), gradient.data_ptr(), runs.sources, runs.targets, runs.starts, runs.taps, sums.numpy())
+    places = (runs.sources, runs.targets, runs.starts, runs.taps)
+    arrays = (features.data_ptr(), features.shape[1], gradient.data_ptr(), gradient.shape[1], *places, sums.data_ptr())
     cost = len(runs.sources) * kernel[0].numel() // SPEED
-    share(lambda first, last: _sum_outer_products(*arrays, first, last), len(runs.taps), cost)
+    share(lambda first, last: _sum_outer_products(*arrays, CHUNK, first, last), len(runs.taps), cost)
     return sums
 
 
@@ -161,47 +171,49 @@ def _multiply(
 
 @_jit
 def _sum_outer_products(
-    features: int, gradient: int, sources: Integers, targets: Integers, starts: Integers, taps: Integers, sums: Any,
-    first: int, last: int,
+    features: int, height: int, gradient: int, width: int, sources: Integers, targets: Integers, starts: Integers,
+    taps: Integers, sums: int, chunk: int, first: int, last: int,
 ) -> None:  # fmt: skip
-    height, width = sums.shape[1], sums.shape[2]
     down, across = -(-height // SIDE), -(-width // SIDE)
-    totals = np.empty((down * across + 1, SIDE, SIDE), np.float32)  # in blocks of 32x32
-    total = (totals.ctypes.data + 63) // 64 * 64
-    offset = (total - totals.ctypes.data) // 4
-    flat = totals.reshape(-1)
-    panel = CHUNK // SIDE * TILE
-    memory, left = _aligned(2 * panel * (down + across) + 2 * panel)
+    size = down * across * 4 * TILE
+    memory, total = _aligned((last - first) * size)
+    memory[:] = 0
+    panel = chunk // SIDE * TILE
+    more, left = _aligned(2 * panel * (down + across) + 2 * TILE)
     right, packed = left + 2 * panel * down, left + 2 * panel * (down + across)
     amx.begin()
-    for run in range(first, last):
-        flat[:] = 0
-        for block in range(len(starts)):
+    for block in range(len(starts)):
+        for run in range(first, last):
             end = starts[block, run + 1]
-            for pair in range(starts[block, run], end, CHUNK):
-                count = min(CHUNK, end - pair)
+            for pair in range(starts[block, run], end, chunk):
+                count = min(chunk, end - pair)
                 steps = -(-count // SIDE)
                 for column in range(0, height, SIDE):
-                    _pack_rows(features, height, column, sources, pair, count, packed, panel)
+                    to = left + column * chunk * 2
                     for step in range(steps):
-                        to = left + column * CHUNK * 2 + step * 64
-                        _turn(packed + step * TILE, to, CHUNK * 2)
-                        _turn(packed + panel + step * TILE, to + 16 * CHUNK * 2, CHUNK * 2)
+                        place = SIDE * step
+                        _pack_rows(
+                            features, height, column, sources, pair + place, min(SIDE, count - place), packed, TILE
+                        )
+                        _turn(packed, to + 64 * step, chunk * 2)
+                        _turn(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
                 for column in range(0, width, SIDE):
                     _pack_rows(gradient, width, column, targets, pair, count, right + column // 16 * panel, panel)
                 for i in range(down):
                     for j in range(across):
-                        place = total + (i * across + j) * 4 * TILE
+                        place = total + (run - first) * size + (i * across + j) * 4 * TILE
                         amx.load_sums(place, 128)
-                        amx.add_product(left + i * SIDE * CHUNK * 2, CHUNK * 2, right + 2 * j * panel, panel, steps)
+                        amx.add_product(left + i * SIDE * chunk * 2, chunk * 2, right + 2 * j * panel, panel, steps)
                         amx.store_sums(place, 128)
+    amx.end()
+    for run in range(first, last):
         for row in range(height):
             for column in range(0, width, SIDE):
-                begin = offset + ((row // SIDE * across + column // SIDE) * SIDE + row % SIDE) * SIDE
-                count = min(SIDE, width - column)
-                sums[taps[run], row, column : column + count] = flat[begin : begin + count]
-    amx.end()
-    memory[0] = 0
+                block = row // SIDE * across + column // SIDE
+                place = total + (run - first) * size + block * 4 * TILE + row % SIDE * 128
+                to = sums + ((taps[run] * height + row) * width + column) * 4
+                _copy_floats(place, min(SIDE, width - column), to)
+    memory[0] = more[0] = 0
 
 
 @_jit
@@ -248,9 +260,9 @@ class _Rows:
         arguments = self.pointer(address, kind), size, self.lanes(columns), nothing
         return amx._call(self.builder, f"llvm.masked.load.{name}.p0", *arguments, result=kind)
 
-    def store(self, value: Any, address: Any, columns: Any) -> None:
-        arguments = value, self.pointer(address, _SHORTS), ir.IntType(32)(2), self.lanes(columns)
-        amx._call(self.builder, "llvm.masked.store.v32i16.p0", *arguments)
+    def store(self, value: Any, address: Any, columns: Any, name: str) -> None:
+        arguments = value, self.pointer(address, value.type), ir.IntType(32)(2), self.lanes(columns)
+        amx._call(self.builder, f"llvm.masked.store.{name}.p0", *arguments)
 
     def put(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.pointer(address, value.type), align=2)
@@ -300,7 +312,17 @@ def _round_to(typing: Any, row: Any, columns: Any, to: Any) -> Any:
 
     def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
         floats = rows.builder.load(rows.pointer(row, _FLOATS), align=4)
-        rows.store(rows.rounded(floats), to, columns)
+        rows.store(rows.rounded(floats), to, columns, "v32i16")
+
+    return types.void(*[types.intp] * 3), _instructions(write)
+
+
+@_intrinsic
+def _copy_floats(typing: Any, row: Any, columns: Any, to: Any) -> Any:
+    """From 32 float32 to ``columns``."""
+
+    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.store(rows.builder.load(rows.pointer(row, _FLOATS), align=4), to, columns, "v32f32")
 
     return types.void(*[types.intp] * 3), _instructions(write)
 
@@ -343,7 +365,7 @@ def _turn(typing: Any, tile: Any, to: Any, bytes_a_row: Any) -> Any:
             w = []
             for i in range(4):
                 halves = [rows.shuffle(quarter(i + j, lane), quarter(i + 4 + j, lane), range(8)) for j in (0, 8)]
-                w.append(rows.shuffle(*halves, range(16)))
+                w.append(rows.shuffle(halves[0], halves[1], range(16)))
             low, high = _in_quarters(0, 16, 1, 17), _in_quarters(2, 18, 3, 19)
             pairs = [rows.shuffle(w[i], w[i + 1], order) for i in (0, 2) for order in (low, high)]
             first, second = _in_quarters(0, 1, 16, 17), _in_quarters(2, 3, 18, 19)

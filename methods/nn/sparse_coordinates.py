@@ -355,10 +355,15 @@ class TorchCoordinates(CoordinateManager):
     ) -> Tensor:
         if torch.is_autocast_enabled(features.device.type):
             features = features.to(torch.get_autocast_dtype(features.device.type))
-            if compiled_products(features) is None:  # else the kernel is rounded there, and its gradient is not
-                kernel = kernel.to(features.dtype)
-        if kernel_size == 1 and stride == out_stride and features.dtype != torch.bfloat16:
-            return features @ kernel[0]  # for few channels torch's product is slow in half precision
+        halves = features.dtype == torch.bfloat16 and compiled_products(features) is not None
+        if torch.is_autocast_enabled(features.device.type) and not halves:
+            kernel = kernel.to(
+                features.dtype
+            )  # the tile unit's products round it themselves, and do not round its gradient
+        if (
+            kernel_size == 1 and stride == out_stride and not halves
+        ):  # torch's is slow for few channels in half precision
+            return features @ kernel[0]
         kernel_map = self.kernel_map(stride, out_stride, kernel_size, dilation)
         return _Convolution.apply(features, kernel, kernel_map)  # type: ignore[no-any-return]
 
