@@ -64,7 +64,7 @@ def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Ru
     """float32 [K, A, B]: for each tap the sum over its pairs of the outer products of ``features`` [S, A] and ``gradient``
     [T, B], both bfloat16."""
     features, gradient = features.contiguous(), gradient.contiguous()
-    sums = torch.empty(kernel.shape, dtype=torch.float32)
+    sums = torch.zeros(kernel.shape)
     places = (runs.sources, runs.targets, runs.starts, runs.taps)
     arrays = (features.data_ptr(), features.shape[1], gradient.data_ptr(), gradient.shape[1], *places, sums.data_ptr())
     cost = len(runs.sources) * kernel[0].numel() // SPEED
@@ -147,14 +147,21 @@ def _multiply(
                 for column in range(0, width, SIDE):
                     amx.clear_sums()
                     right = matrix + column // 16 * panel
-                    if width - column > 16:
+                    whole = width - column > 16
+                    if whole:
                         amx.add_product(gathered, 64 * steps, right, panel, steps)
+                        amx.store_sums(sums, 128)
                     else:
                         amx.add_product_to_16(gathered, 64 * steps, right, steps)
-                    amx.store_sums(sums, 128)
+                        amx.store_sums_of_16(sums, 128)
                     if add:
-                        for place in range(count):
-                            _add(sums + 128 * place, total + (targets[pair + place] - row) * wide + 4 * column)
+                        to = total + 4 * column
+                        if whole:
+                            for place in range(count):
+                                _add(sums + 128 * place, to + (targets[pair + place] - row) * wide)
+                        else:
+                            for place in range(count):
+                                _add_16(sums + 128 * place, to + (targets[pair + place] - row) * wide)
                     else:
                         columns = min(SIDE, width - column)
                         for place in range(count):
@@ -175,16 +182,16 @@ def _sum_outer_products(
     taps: Integers, sums: int, chunk: int, first: int, last: int,
 ) -> None:  # fmt: skip
     down, across = -(-height // SIDE), -(-width // SIDE)
-    size = down * across * 4 * TILE
-    memory, total = _aligned((last - first) * size)
-    memory[:] = 0
+    size, single = down * across * 4 * TILE, len(starts) == 1
+    memory, total = _aligned(size if single else (last - first) * size)
+    begun = np.zeros(last - first, np.bool_)
     panel = chunk // SIDE * TILE
     more, left = _aligned(2 * panel * (down + across) + 2 * TILE)
     right, packed = left + 2 * panel * down, left + 2 * panel * (down + across)
     amx.begin()
     for block in range(len(starts)):
         for run in range(first, last):
-            end = starts[block, run + 1]
+            mine, end = total if single else total + (run - first) * size, starts[block, run + 1]
             for pair in range(starts[block, run], end, chunk):
                 count = min(chunk, end - pair)
                 steps = -(-count // SIDE)
@@ -192,28 +199,37 @@ def _sum_outer_products(
                     to = left + column * chunk * 2
                     for step in range(steps):
                         place = SIDE * step
-                        _pack_rows(
-                            features, height, column, sources, pair + place, min(SIDE, count - place), packed, TILE
-                        )
+                        rows = min(SIDE, count - place)
+                        _pack_rows(features, height, column, sources, pair + place, rows, packed, TILE)
                         _turn(packed, to + 64 * step, chunk * 2)
-                        _turn(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
+                        if height - column > 16:
+                            _turn(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
                 for column in range(0, width, SIDE):
                     _pack_rows(gradient, width, column, targets, pair, count, right + column // 16 * panel, panel)
                 for i in range(down):
                     for j in range(across):
-                        place = total + (run - first) * size + (i * across + j) * 4 * TILE
-                        amx.load_sums(place, 128)
-                        amx.add_product(left + i * SIDE * chunk * 2, chunk * 2, right + 2 * j * panel, panel, steps)
+                        place = mine + (i * across + j) * 4 * TILE
+                        one, other = left + i * SIDE * chunk * 2, right + 2 * j * panel
+                        if begun[run - first]:
+                            amx.load_sums(place, 128)
+                        else:
+                            amx.clear_sums()
+                        if width - SIDE * j <= 16:
+                            amx.add_product_to_16(one, chunk * 2, other, steps)
+                        elif height - SIDE * i <= 16:
+                            amx.add_product_of_16(one, chunk * 2, other, panel, steps)
+                        else:
+                            amx.add_product(one, chunk * 2, other, panel, steps)
                         amx.store_sums(place, 128)
+                begun[run - first] = True
+            if block == len(starts) - 1 and begun[run - first]:
+                for row in range(height):
+                    for column in range(0, width, SIDE):
+                        place = mine + (row // SIDE * across + column // SIDE) * 4 * TILE + row % SIDE * 128
+                        to = sums + ((taps[run] * height + row) * width + column) * 4
+                        _copy_floats(place, min(SIDE, width - column), to)
     amx.end()
-    for run in range(first, last):
-        for row in range(height):
-            for column in range(0, width, SIDE):
-                block = row // SIDE * across + column // SIDE
-                place = total + (run - first) * size + block * 4 * TILE + row % SIDE * 128
-                to = sums + ((taps[run] * height + row) * width + column) * 4
-                _copy_floats(place, min(SIDE, width - column), to)
-    memory[0] = more[0] = 0
+    memory[0] = more[0] = 0  # are alive to here
 
 
 @_jit
@@ -325,6 +341,18 @@ def _copy_floats(typing: Any, row: Any, columns: Any, to: Any) -> Any:
         rows.store(rows.builder.load(rows.pointer(row, _FLOATS), align=4), to, columns, "v32f32")
 
     return types.void(*[types.intp] * 3), _instructions(write)
+
+
+@_intrinsic
+def _add_16(typing: Any, row: Any, to: Any) -> Any:
+    """16 float32 to 16 others."""
+
+    def write(rows: _Rows, row: Any, to: Any) -> None:
+        kind = ir.VectorType(ir.FloatType(), 16)
+        one, other = (rows.builder.load(rows.pointer(each, kind), align=4) for each in (row, to))
+        rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, kind), align=4)
+
+    return types.void(types.intp, types.intp), _instructions(write)
 
 
 @_intrinsic
