@@ -39,7 +39,7 @@ _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 @functools.cache
 def available() -> bool:
-    """Whether this processor has the unit and the system lets this process use it, which is asked for here, once."""
+    """Whether this processor has the unit and the system lets this process use it, which is asked for here."""
     features = get_host_cpu_features()
     if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16", "avx512bw")):
         return False
@@ -47,6 +47,9 @@ def available() -> bool:
         return False
     arch_prctl, request, tile_data = 158, 0x1023, 18  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
     return bool(ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0)
+
+
+available()  # without the system's leave the first instruction would end the process
 
 
 @_jit
@@ -261,6 +264,15 @@ class _Row:
         rounded = _call(self.builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", *values[::-1], result=kind)
         self.builder.store(rounded, self.pointer(address, 0, kind), align=2)
 
+    def widen(self, halves: list[Any]) -> list[Any]:
+        """Numbers in bfloat16 as float32: they are its upper halves."""
+        shift = ir.Constant(_BITS, [16] * 16)
+        return [self.builder.bitcast(self.builder.shl(self.builder.zext(x, _BITS), shift), _FLOATS) for x in halves]
+
+    def mix(self, a: Any, b: Any, lanes: list[int]) -> Any:
+        """A vector of the chosen lanes of a and b, those of b counted after those of a."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
     def add(self, a: list[Any], b: list[Any]) -> list[Any]:
         return [self.builder.fadd(x, y) for x, y in zip(a, b, strict=True)]
 
@@ -305,21 +317,46 @@ def _round_row(row: _Row, values: Any, to: Any) -> None:
 
 def _rectify_row(row: _Row, values: Any, bias: Any, to: Any) -> None:
     biased = row.add(row.floats(values), row.floats(bias))
-    row.put_rounded(row.where([row.builder.fcmp_ordered(">", each, _ZERO) for each in biased], biased), to)
+    passed = [row.builder.fcmp_unordered(">", each, _ZERO) for each in biased]  # what is not a number stays seen
+    row.put_rounded(row.where(passed, biased), to)
 
 
-def _rectify_gradient(row: _Row, values: Any, rectified: Any, total: Any, to: Any) -> None:
+def _rectify_gradient(row: _Row, gradient: Any, rectified: Any, total: Any, to: Any) -> None:
     nothing = ir.Constant(_SHORTS, None)
+    values, places = row.halves(gradient), (0, 32)
     passed = [row.builder.icmp_unsigned("!=", each, nothing) for each in row.halves(rectified)]
-    gradient = row.where(passed, row.floats(values))
-    row.put_floats(row.add(row.floats(total), gradient), total)
-    row.put_rounded(gradient, to)
+    kept = [row.builder.select(c, v, nothing) for c, v in zip(passed, values, strict=True)]
+    for place, each in zip(places, kept, strict=True):
+        row.builder.store(each, row.pointer(to, place, _SHORTS), align=2)
+    row.put_floats(row.add(row.floats(total), row.widen(kept)), total)
+
+
+def _pair_rows(row: _Row, first: Any, second: Any, to: Any, other: Any) -> None:
+    for a, b, place in zip(row.halves(first), row.halves(second), (to, other), strict=True):
+        pairs = row.mix(a, b, [lane + 16 * half for lane in range(16) for half in range(2)])
+        row.builder.store(pairs, row.pointer(place, 0, pairs.type), align=2)
+
+
+def _turn_tile(row: _Row, tile: Any, to: Any, bytes_a_row: Any) -> None:
+    rows = [row.builder.load(row.pointer(tile, 64 * place, _BITS), align=4) for place in range(16)]
+    for step in (1, 2, 4, 8):  # swaps the off-diagonal halves of blocks of twice as many rows and columns
+        for place in (place for place in range(16) if not place & step):
+            a, b = rows[place], rows[place + step]
+            rows[place] = row.mix(a, b, [lane if not lane & step else lane - step + 16 for lane in range(16)])
+            rows[place + step] = row.mix(a, b, [lane + step if not lane & step else lane + 16 for lane in range(16)])
+    for place, each in enumerate(rows):
+        start = row.builder.add(to, row.builder.mul(bytes_a_row, _WORD(place)))
+        row.builder.store(each, row.pointer(start, 0, _BITS), align=4)
 
 
 # Each for 32 numbers. (from float32, to bfloat16)
 round_row = _on_row(2, _round_row)
 # (sums float32, biases float32, to bfloat16): the sum plus the bias where that is positive, else 0
 rectify_row = _on_row(3, _rectify_row)
-# (gradients float32, what was rectified bfloat16, totals float32, to bfloat16): the gradient where something passed, else 0;
+# (gradients bfloat16, what was rectified bfloat16, totals float32, to bfloat16): the gradient where something passed, else 0;
 # it is added to the totals too
 rectify_gradient = _on_row(4, _rectify_gradient)
+# (two rows bfloat16, to, to): their numbers in pairs, of the first 16 columns and of the others: two rows of packed tiles
+pair_rows = _on_row(4, _pair_rows)
+# (a packed tile, to, bytes a row there): its 32 rows as columns, 16 rows of a left operand
+turn_tile = _on_row(3, _turn_tile)

@@ -6,6 +6,7 @@ general form (Tancik et al. 2020): any set of frequency vectors, by default draw
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import torch
@@ -23,7 +24,7 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, dims: int, num_frequencies: int, include_input: bool = True, scale: float = math.pi):
         super().__init__()
-        self.dims, self.num_frequencies, self.include_input = dims, num_frequencies, include_input
+        self.dims, self.num_frequencies, self.include_input, self.scale = dims, num_frequencies, include_input, scale
         self.out_features = dims * (2 * num_frequencies + include_input)
         self.register_buffer("frequencies", scale * 2.0 ** torch.arange(num_frequencies), persistent=False)
 
@@ -33,6 +34,13 @@ class PositionalEncoding(nn.Module):
             phase = x[..., None, :] * self.frequencies.to(x.dtype)[:, None]  # [..., L, D]
             waves = torch.stack([phase.sin(), phase.cos()], dim=-2).flatten(-3)  # [..., L * 2 * D]
             return torch.cat([x, waves], dim=-1) if self.include_input else waves
+
+    def for_fused(self, x: Tensor) -> Tensor:
+        """The same for ``rectified_linear``, where it is ``fused``: bfloat16, with zeros up to a multiple of 32 features, and
+        without a gradient. Phases are in float32 here too."""
+        numba = importlib.import_module("adlbench.methods.nn.positional_encoding_numba")
+        encoded: Tensor = numba.encode(x.reshape(-1, self.dims), self.scale, self.num_frequencies, self.include_input)
+        return encoded.view(*x.shape[:-1], -1)
 
     def extra_repr(self) -> str:
         return f"{self.dims} -> {self.out_features}"

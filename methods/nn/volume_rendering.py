@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from adlbench.methods.nn.sparse_tensor import compiled
 
@@ -78,8 +79,30 @@ def composite(density: Tensor, lengths: Tensor, stop_below: float = 0.0) -> Comp
     Samples with T_i below ``stop_below`` have no weight: the ray was terminated early. float64 stays float64.
     """
     optical = _at_least_float32(density) * lengths
-    before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
-    return _weigh(torch.exp(-before), optical, stop_below)
+    return Compositing(*_Composite.apply(optical, stop_below))  # type: ignore[no-untyped-call]
+
+
+class _Composite(torch.autograd.Function):
+    """With its gradient in closed form: what is in front of a sample scales it, so that sums from the back are all it takes."""
+
+    @staticmethod
+    def forward(ctx: Any, optical: Tensor, stop_below: float) -> Compositing:
+        before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
+        result = _weigh(torch.exp(-before), optical, stop_below)
+        ctx.save_for_backward(optical, *result[:2])
+        ctx.stop_below = stop_below
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_weights: Tensor, to_transmittance: Tensor, to_opacity: Tensor) -> tuple[Tensor, None]:
+        optical, weights, transmittance = ctx.saved_tensors
+        pull = to_weights + to_opacity[..., None]
+        if ctx.stop_below > 0:
+            pull = torch.where(transmittance >= ctx.stop_below, pull, 0.0)
+        lost = pull * weights + to_transmittance * transmittance  # by an obstacle in front
+        behind = lost.flip(-1).cumsum(-1).flip(-1) - lost
+        return pull * transmittance * torch.exp(-optical) - behind, None
 
 
 def composite_packed(

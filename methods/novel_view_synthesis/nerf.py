@@ -23,6 +23,7 @@ from adlbench.methods.base.per_scene import PerSceneMethod
 from adlbench.methods.base.seeding import seeded_init
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
+from adlbench.methods.nn.rectified_linear import fused, linear, rectified_linear
 from adlbench.methods.nn.volume_rendering import (
     accumulate,
     composite,
@@ -41,7 +42,7 @@ class NeRFNetwork(nn.Module):
 
     def __init__(self, depth: int, width: int, skip: int, position_features: int, direction_features: int):
         super().__init__()
-        self.skip = skip
+        self.skip, self.position_features = skip, position_features
         inputs = [position_features] + [width + position_features * (i == skip) for i in range(depth - 1)]
         self.layers = nn.ModuleList(nn.Linear(n, width) for n in inputs)
         self.density = nn.Linear(width, 1)
@@ -56,33 +57,58 @@ class NeRFNetwork(nn.Module):
     def trunk(self, position: Tensor) -> Tensor:
         h = position
         for i, layer in enumerate(self.layers):
-            h = F.relu(layer(h), inplace=True)
+            if fused(h):
+                assert isinstance(layer, nn.Linear)
+                h = rectified_linear(h, layer.weight, layer.bias)[0]
+            else:
+                h = F.relu(layer(h), inplace=True)
             if i == self.skip and i + 1 < len(self.layers):
-                h = torch.cat([position.to(h.dtype), h], dim=-1)
+                h = torch.cat([position[..., : self.position_features].to(h.dtype), h], dim=-1)
         return h
 
     @torch.no_grad()
-    def trunk_in_parts(self, position: Tensor) -> Tensor:
-        """Encoded positions [M, P] -> [M, width], without a gradient. On a CPU in parts that stay in its cache."""
+    def density_in_parts(self, position: Tensor) -> Tensor:
+        """Encoded positions [M, P] -> density [M], without a gradient. On a CPU in parts that stay in its cache."""
         parts = position.split(4096 if position.device.type == "cpu" else 2**18)
-        return torch.cat([self.trunk(part) for part in parts])
+        raw = [self._raw_density(self.trunk(part)) for part in parts]
+        return F.relu(torch.cat(raw))
 
-    def heads(self, h: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk gives [..., width] and encoded directions [..., V] -> raw density [...], rgb [..., 3]."""
+    def _raw_density(self, h: Tensor) -> Tensor:
+        weight, bias = self.density.weight, self.density.bias
+        return (linear(h, weight, bias) if fused(h) else self.density(h))[..., 0]
+
+    def heads(self, h: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the trunk gives and encoded directions [R, V] -> raw density and rgb [..., 3].
+
+        h is [R, S, width], or [M, width] with ``ray`` [M], ascending, saying through which ray each sample is seen.
+        """
         # The feature has no activation. So its layer and the part of the next that reads it are one matrix, which the density
-        # joins: one product with h in place of three. The direction's part may be the same for a whole ray.
+        # joins: one product with h in place of three. The direction's part is the same for a whole ray.
         width, view = self.feature.out_features, self.view.weight
         with torch.autocast(h.device.type, enabled=False):
-            weight = torch.cat([view[:, :width] @ self.feature.weight, self.density.weight])
+            weight = view[:, :width] @ self.feature.weight
             bias = self.view.bias + view[:, :width] @ self.feature.bias
-        both = F.linear(h, weight)
         seen_from = F.linear(direction, view[:, width:], bias)
-        colour = self.colour(F.relu(both[..., :-1] + seen_from))
+        if fused(h):
+            if ray is None:
+                ray = torch.arange(len(h)).repeat_interleave(h.shape[1])
+            density = (self.density.weight, self.density.bias)
+            v, raw = rectified_linear(h, weight, seen_from.float(), ray, density)
+            colour = linear(v, self.colour.weight, self.colour.bias)
+            return raw[..., 0], torch.sigmoid(colour)
+        both = F.linear(h, torch.cat([weight, self.density.weight]))
+        colour = self.colour(F.relu(both[..., :-1] + (seen_from[:, None] if ray is None else seen_from[ray])))
         return (both[..., -1] + self.density.bias).float(), torch.sigmoid(colour.float())
 
     def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
-        return self.heads(self.trunk(position), direction[:, None])
+        return self.heads(self.trunk(position), direction)
+
+
+def encode_position(encoding: PositionalEncoding, points: Tensor) -> Tensor:
+    """[..., 3] -> [..., P], as the network reads it under the present autocast."""
+    encoded: Tensor = encoding.for_fused(points) if fused(points) else encoding(points)
+    return encoded
 
 
 class RayRendering(NamedTuple):
@@ -124,9 +150,9 @@ class RadianceField(nn.Module):
             near, far = (torch.full_like(rays.origins[:, 0], bound) for bound in (self.near, self.far))
 
         def evaluate(network: nn.Module, depths: Tensor) -> RayRendering:
-            position = self.encode_position((rays.at(depths) - self.center) / self.scale)
+            points = (rays.at(depths) - self.center) / self.scale
             with autocast():
-                density, rgb = network(position, direction)
+                density, rgb = network(encode_position(self.encode_position, points), direction)
             if generator is not None and self.density_noise > 0:
                 density = density + self.density_noise * torch.randn(
                     density.shape, device=density.device, generator=generator

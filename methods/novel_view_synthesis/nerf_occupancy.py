@@ -23,8 +23,9 @@ from adlbench.methods.base.seeding import seeded_init
 from adlbench.methods.nn.occupancy_grid import OccupancyGrid, Samples
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
+from adlbench.methods.nn.rectified_linear import fused
 from adlbench.methods.nn.volume_rendering import accumulate_packed, composite_packed
-from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwork
+from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwork, encode_position
 
 # The network sees a multiple of so many samples: each step has another number of them, and a matrix product in bfloat16
 # on a CPU is compiled anew for every shape that it has not met, which takes longer than the product.
@@ -74,17 +75,17 @@ class OccupancyField(nn.Module):
         """
         ray, depths, lengths = samples
         speed = rays.directions.norm(dim=-1)
-        some = _padded(ray)
-        position = self.encode(rays.origins[some] + _padded(depths)[:, None] * rays.directions[some])
         lengths = lengths * speed[ray]
-        if leave_out:
-            with torch.no_grad(), autocast():
-                density = F.relu(self.network.density(self.network.trunk_in_parts(position))[: len(ray), 0])
-            kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
-            ray, depths, lengths, position = ray[kept], depths[kept], lengths[kept], position[_padded(kept)]
-        direction = self.encode_direction(rays.directions / speed[:, None])[_padded(ray)]
+        direction = self.encode_direction(rays.directions / speed[:, None])
         with autocast():
-            raw, rgb = self.network.heads(self.network.trunk(position), direction)
+            some = _padded(ray)
+            position = self.encode(rays.origins[some] + _padded(depths)[:, None] * rays.directions[some])
+            if leave_out:
+                with torch.no_grad():
+                    density = self.network.density_in_parts(position)[: len(ray)]
+                kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
+                ray, depths, lengths, position = ray[kept], depths[kept], lengths[kept], position[_padded(kept)]
+            raw, rgb = self.network.heads(self.network.trunk(position), direction, _padded(ray))
         weights, _, opacity = composite_packed(F.relu(raw[: len(ray)]), lengths, ray, len(speed), self.stop_below)
         colour = accumulate_packed(weights, rgb[: len(ray)], ray, len(speed))
         colour = colour + (1 - opacity)[:, None] * self.background
@@ -92,16 +93,15 @@ class OccupancyField(nn.Module):
 
     def density(self, points: Tensor, autocast: Autocast) -> Tensor:
         with autocast():
-            return F.relu(self.network.density(self.network.trunk_in_parts(self.encode(points)))[:, 0])
+            return self.network.density_in_parts(self.encode(points))
 
     def encode(self, points: Tensor) -> Tensor:
-        encoded: Tensor = self.encode_position((points - self.center) / self.radius)
-        return encoded
+        return encode_position(self.encode_position, (points - self.center) / self.radius)
 
 
 def _padded(values: Tensor) -> Tensor:
-    """With zeros behind [M], to a multiple of ``PADDED_TO``."""
-    return F.pad(values, (0, -len(values) % PADDED_TO))
+    """With zeros behind [M], to a multiple of ``PADDED_TO`` where that matters."""
+    return values if fused(values) else F.pad(values, (0, -len(values) % PADDED_TO))
 
 
 @dataclass(frozen=True)
