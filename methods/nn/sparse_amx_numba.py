@@ -115,7 +115,7 @@ def _pack_turned(matrix: int, taps: int, depth: int, width: int, packed: Integer
                     n, k = 16 * panel + row, SIDE * step
                     count = min(depth - k, SIDE) if n < width else 0
                     _round_from(matrix + ((tap * width + n) * depth + k) * 4, count, rows + 64 * row)
-                _turn(rows, packed[tap, panel, step].ctypes.data, 64)
+                amx.turn_tile(rows, packed[tap, panel, step].ctypes.data, 64)
     memory[0] = 0
 
 
@@ -201,9 +201,9 @@ def _sum_outer_products(
                         place = SIDE * step
                         rows = min(SIDE, count - place)
                         _pack_rows(features, height, column, sources, pair + place, rows, packed, TILE)
-                        _turn(packed, to + 64 * step, chunk * 2)
+                        amx.turn_tile(packed, to + 64 * step, chunk * 2)
                         if height - column > 16:
-                            _turn(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
+                            amx.turn_tile(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
                 for column in range(0, width, SIDE):
                     _pack_rows(gradient, width, column, targets, pair, count, right + column // 16 * panel, panel)
                 for i in range(down):
@@ -248,8 +248,7 @@ def _pack_rows(
 
 
 # ---------------------------------------------------------------------------------------------------------- instructions
-_LANES = ir.VectorType(ir.IntType(1), SIDE)
-_SHORTS, _BITS = ir.VectorType(ir.IntType(16), SIDE), ir.VectorType(ir.IntType(32), 16)
+_SHORTS = ir.VectorType(ir.IntType(16), SIDE)
 _FLOATS, _HALVES = ir.VectorType(ir.FloatType(), SIDE), ir.VectorType(amx._BFloat(), SIDE)
 
 
@@ -377,33 +376,3 @@ def _interleave(typing: Any, a: Any, columns_a: Any, b: Any, columns_b: Any, low
             rows.put(rows.shuffle(first, second, places), to)
 
     return types.void(*[types.intp] * 6), _instructions(write)
-
-
-@_intrinsic
-def _turn(typing: Any, tile: Any, to: Any, bytes_a_row: Any) -> Any:
-    """Transposes a tile of 16x16 numbers of 32 bits, to rows that are ``bytes_a_row`` apart."""
-
-    def write(rows: _Rows, tile: Any, to: Any, bytes_a_row: Any) -> None:
-        builder, word, four = rows.builder, ir.IntType(64), ir.VectorType(ir.IntType(32), 4)
-
-        def quarter(row: int, lane: int) -> Any:
-            return builder.load(rows.pointer(builder.add(tile, word(64 * row + 16 * lane)), four), align=4)
-
-        for lane in range(4):  # columns 4 lane to 4 lane + 3; in each of four quarters, those of rows i, 4 + i ...
-            w = []
-            for i in range(4):
-                halves = [rows.shuffle(quarter(i + j, lane), quarter(i + 4 + j, lane), range(8)) for j in (0, 8)]
-                w.append(rows.shuffle(halves[0], halves[1], range(16)))
-            low, high = _in_quarters(0, 16, 1, 17), _in_quarters(2, 18, 3, 19)
-            pairs = [rows.shuffle(w[i], w[i + 1], order) for i in (0, 2) for order in (low, high)]
-            first, second = _in_quarters(0, 1, 16, 17), _in_quarters(2, 3, 18, 19)
-            for half in range(2):
-                for number, order in enumerate((first, second)):
-                    row = builder.mul(bytes_a_row, word(4 * lane + 2 * half + number))
-                    rows.put(rows.shuffle(pairs[half], pairs[2 + half], order), builder.add(to, row))
-
-    return types.void(*[types.intp] * 3), _instructions(write)
-
-
-def _in_quarters(*places: int) -> list[int]:
-    return [place + 4 * quarter for quarter in range(4) for place in places]
