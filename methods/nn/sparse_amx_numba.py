@@ -249,10 +249,12 @@ def _pack_rows(
 
 # ---------------------------------------------------------------------------------------------------------- instructions
 _SHORTS = ir.VectorType(ir.IntType(16), SIDE)
-_FLOATS, _HALVES = ir.VectorType(ir.FloatType(), SIDE), ir.VectorType(amx._BFloat(), SIDE)
+_BITS, _FLOATS = ir.VectorType(ir.IntType(32), SIDE), ir.VectorType(ir.FloatType(), SIDE)
+_HALVES = ir.VectorType(amx._BFloat(), SIDE)
+_NAMES = {_SHORTS: "v32i16", _FLOATS: "v32f32"}
 
 
-class _Rows:
+class Rows:
     """Writes instructions on rows of 32 numbers, of which the first ``columns`` exist."""
 
     def __init__(self, builder: Any):
@@ -269,15 +271,29 @@ class _Rows:
         spread = self.builder.shuffle_vector(single, undefined, places)
         return self.builder.icmp_signed("<", ir.Constant(_SHORTS, list(range(SIDE))), spread)
 
-    def load(self, address: Any, columns: Any, kind: Any, name: str) -> Any:
+    def load(self, address: Any, columns: Any, kind: Any) -> Any:
         """Zero where there is no column."""
         size, nothing = ir.IntType(32)(2), ir.Constant(kind, None)
         arguments = self.pointer(address, kind), size, self.lanes(columns), nothing
-        return amx._call(self.builder, f"llvm.masked.load.{name}.p0", *arguments, result=kind)
+        return amx._call(self.builder, f"llvm.masked.load.{_NAMES[kind]}.p0", *arguments, result=kind)
 
-    def store(self, value: Any, address: Any, columns: Any, name: str) -> None:
+    def halves(self, address: Any, columns: Any) -> Any:
+        return self.load(address, columns, _SHORTS)
+
+    def widened(self, address: Any, columns: Any) -> Any:
+        return self.widen(self.halves(address, columns))
+
+    def widen(self, halves: Any) -> Any:
+        """Numbers in bfloat16 as float32: they are its upper halves."""
+        bits = self.builder.zext(halves, _BITS)
+        return self.builder.bitcast(self.builder.shl(bits, ir.Constant(_BITS, [16] * SIDE)), _FLOATS)
+
+    def floats(self, address: Any) -> Any:
+        return self.builder.load(self.pointer(address, _FLOATS), align=4)
+
+    def store(self, value: Any, address: Any, columns: Any) -> None:
         arguments = value, self.pointer(address, value.type), ir.IntType(32)(2), self.lanes(columns)
-        amx._call(self.builder, f"llvm.masked.store.{name}.p0", *arguments)
+        amx._call(self.builder, f"llvm.masked.store.{_NAMES[value.type]}.p0", *arguments)
 
     def put(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.pointer(address, value.type), align=2)
@@ -293,9 +309,9 @@ class _Rows:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
 
 
-def _instructions(write: Callable[..., None]) -> Callable[..., Any]:
+def instructions(write: Callable[..., None]) -> Callable[..., Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        write(_Rows(builder), *arguments)
+        write(Rows(builder), *arguments)
         return context.get_dummy_value()
 
     return build
@@ -305,74 +321,74 @@ def _instructions(write: Callable[..., None]) -> Callable[..., Any]:
 def _copy(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """bfloat16, with zeros up to 32."""
 
-    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
-        rows.put(rows.load(row, columns, _SHORTS, "v32i16"), to)
+    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.put(rows.halves(row, columns), to)
 
-    return types.void(*[types.intp] * 3), _instructions(write)
+    return types.void(*[types.intp] * 3), instructions(write)
 
 
 @_intrinsic
 def _round_from(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From float32 to bfloat16, with zeros up to 32."""
 
-    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
-        rows.put(rows.rounded(rows.load(row, columns, _FLOATS, "v32f32")), to)
+    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.put(rows.rounded(rows.load(row, columns, _FLOATS)), to)
 
-    return types.void(*[types.intp] * 3), _instructions(write)
+    return types.void(*[types.intp] * 3), instructions(write)
 
 
 @_intrinsic
 def _round_to(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From 32 float32 to ``columns`` bfloat16."""
 
-    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
-        floats = rows.builder.load(rows.pointer(row, _FLOATS), align=4)
-        rows.store(rows.rounded(floats), to, columns, "v32i16")
+    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+        floats = rows.floats(row)
+        rows.store(rows.rounded(floats), to, columns)
 
-    return types.void(*[types.intp] * 3), _instructions(write)
+    return types.void(*[types.intp] * 3), instructions(write)
 
 
 @_intrinsic
 def _copy_floats(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From 32 float32 to ``columns``."""
 
-    def write(rows: _Rows, row: Any, columns: Any, to: Any) -> None:
-        rows.store(rows.builder.load(rows.pointer(row, _FLOATS), align=4), to, columns, "v32f32")
+    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.store(rows.floats(row), to, columns)
 
-    return types.void(*[types.intp] * 3), _instructions(write)
+    return types.void(*[types.intp] * 3), instructions(write)
 
 
 @_intrinsic
 def _add_16(typing: Any, row: Any, to: Any) -> Any:
     """16 float32 to 16 others."""
 
-    def write(rows: _Rows, row: Any, to: Any) -> None:
+    def write(rows: Rows, row: Any, to: Any) -> None:
         kind = ir.VectorType(ir.FloatType(), 16)
         one, other = (rows.builder.load(rows.pointer(each, kind), align=4) for each in (row, to))
         rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, kind), align=4)
 
-    return types.void(types.intp, types.intp), _instructions(write)
+    return types.void(types.intp, types.intp), instructions(write)
 
 
 @_intrinsic
 def _add(typing: Any, row: Any, to: Any) -> Any:
     """32 float32 to 32 others."""
 
-    def write(rows: _Rows, row: Any, to: Any) -> None:
-        one, other = (rows.builder.load(rows.pointer(each, _FLOATS), align=4) for each in (row, to))
+    def write(rows: Rows, row: Any, to: Any) -> None:
+        one, other = rows.floats(row), rows.floats(to)
         rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, _FLOATS), align=4)
 
-    return types.void(types.intp, types.intp), _instructions(write)
+    return types.void(types.intp, types.intp), instructions(write)
 
 
 @_intrinsic
 def _interleave(typing: Any, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> Any:
     """Two rows of bfloat16, number by number: the first 16 of each to ``low``, the others to ``high``."""
 
-    def write(rows: _Rows, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> None:
-        first, second = rows.load(a, columns_a, _SHORTS, "v32i16"), rows.load(b, columns_b, _SHORTS, "v32i16")
+    def write(rows: Rows, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> None:
+        first, second = rows.halves(a, columns_a), rows.halves(b, columns_b)
         for start, to in ((0, low), (16, high)):
             places = [place for n in range(start, start + 16) for place in (n, SIDE + n)]
             rows.put(rows.shuffle(first, second, places), to)
 
-    return types.void(*[types.intp] * 6), _instructions(write)
+    return types.void(*[types.intp] * 6), instructions(write)

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, Batch, DataSchema, Modality, TaskKind
 from adlbench.methods.base.voxel_points import VoxelMethod
-from adlbench.methods.nn.sparse_conv import SparseConv, conv_norm_relu, initialise_fan_out, residual_stage
+from adlbench.methods.nn.sparse_conv import ConvNormReLU, SparseConv, initialise_fan_out, residual_stage
 from adlbench.methods.nn.sparse_tensor import SparseTensor, cat
 
 IGNORE_LABEL = -100
@@ -87,16 +87,16 @@ class MinkUNetNetwork(nn.Module):
     ):
         super().__init__()
         depth = len(planes) // 2
-        self.stem = conv_norm_relu(inputs, stem_channels, stem_kernel)
+        self.stem = ConvNormReLU(inputs, stem_channels, stem_kernel)
         self.down, self.encoders = nn.ModuleList(), nn.ModuleList()
         self.up, self.decoders = nn.ModuleList(), nn.ModuleList()
         width, skips = stem_channels, [stem_channels, *planes[: depth - 1]]
         for out, blocks in zip(planes[:depth], layers[:depth], strict=True):
-            self.down.append(conv_norm_relu(width, width, 2, 2))
+            self.down.append(ConvNormReLU(width, width, 2, 2))
             self.encoders.append(residual_stage(width, out, blocks))
             width = out
         for out, blocks, skip in zip(planes[depth:], layers[depth:], reversed(skips), strict=True):
-            self.up.append(conv_norm_relu(width, out, 2, 2, transposed=True))
+            self.up.append(ConvNormReLU(width, out, 2, 2, transposed=True))
             self.decoders.append(residual_stage(out + skip, out, blocks))
             width = out
         self.final = SparseConv(width, classes, 1, bias=True)

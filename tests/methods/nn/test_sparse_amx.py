@@ -183,11 +183,21 @@ def no_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_tiles")
+@pytest.mark.skipif(not sparse_coordinates.products().AVAILABLE, reason="the processor has no AVX2")
+@pytest.mark.parametrize(("inputs", "outputs"), [(24, 40), (3, 16)])
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (2, 2)])
+def test_without_the_unit_results_are_the_same_but_for_the_order_of_sums(
+    size: int, stride: int, inputs: int, outputs: int
+) -> None:
+    x = make_tensor(inputs)
+    assert not sparse_coordinates.on_tiles(x.features.bfloat16())
+    convolve_and_compare(x, make_conv(inputs, outputs, size, stride, False), stride=stride, transposed=False)
+
+
 @pytest.mark.parametrize("size", [1, 3])
-def test_without_the_unit_plain_torch_multiplies(size: int) -> None:
+def test_plain_torch_multiplies_in_bfloat16(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_coordinates, "compiled_products", lambda features: None)
     x, conv = make_tensor(8), make_conv(8, 8, size, 1, False)
-    assert sparse_coordinates.compiled_products(x.features.bfloat16()) is None
-    assert sparse_coordinates.compiled_products(x.features) is sparse_coordinates.products()
     manager = x.manager
     assert isinstance(manager, TorchCoordinates)
     with torch.autocast("cpu", torch.bfloat16):
@@ -196,7 +206,7 @@ def test_without_the_unit_plain_torch_multiplies(size: int) -> None:
     padded = torch.cat([x.features, x.features.new_zeros(1, 8)])
     columns = manager.kernel_map(1, 1, size).table.long().unbind(1)
     exact = sum(padded[c].double() @ m.double() for c, m in zip(columns, conv.kernel.detach(), strict=True))
-    torch.testing.assert_close(out.detach().double(), exact, rtol=2**-7, atol=0.1)  # plain torch may round each tap
+    torch.testing.assert_close(out.detach().double(), exact, rtol=2**-7, atol=0.1)  # each tap may be rounded
     (gradient,) = torch.autograd.grad(out.float().sum(), conv.kernel)
     assert gradient.dtype == torch.float32
 
