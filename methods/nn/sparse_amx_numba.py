@@ -43,20 +43,11 @@ def multiply(values: Tensor, kernel: Tensor, runs: Runs, *, transposed: bool = F
     values, packed = values.contiguous(), _pack(kernel, depth, width, transposed=transposed)
     whole = runs.once or runs.apart  # all rows are written
     out = (values.new_empty if whole else values.new_zeros)((runs.num_targets, width))
-    arrays = (
-        values.data_ptr(),
-        depth,
-        packed,
-        width,
-        runs.sources,
-        runs.targets,
-        runs.starts,
-        runs.taps,
-        out.data_ptr(),
-    )
+    pairs = runs.sources, runs.targets, runs.starts, runs.taps
+    arrays = (values.data_ptr(), depth, packed, width, *pairs, out.data_ptr(), len(out), BLOCK)
     cost = len(runs.sources) * depth * width // SPEED
     add = runs.apart and not runs.once
-    share(lambda first, last: _multiply(*arrays, len(out), BLOCK, add, first, last), len(runs.starts), cost)
+    share(lambda first, last: _multiply(*arrays, add, first, last), len(runs.starts), cost)
     return out
 
 
@@ -65,8 +56,8 @@ def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Ru
     [T, B], both bfloat16."""
     features, gradient = features.contiguous(), gradient.contiguous()
     sums = torch.zeros(kernel.shape)
-    places = (runs.sources, runs.targets, runs.starts, runs.taps)
-    arrays = (features.data_ptr(), features.shape[1], gradient.data_ptr(), gradient.shape[1], *places, sums.data_ptr())
+    pairs = runs.sources, runs.targets, runs.starts, runs.taps
+    arrays = (features.data_ptr(), features.shape[1], gradient.data_ptr(), gradient.shape[1], *pairs, sums.data_ptr())
     cost = len(runs.sources) * kernel[0].numel() // SPEED
     share(lambda first, last: _sum_outer_products(*arrays, CHUNK, first, last), len(runs.taps), cost)
     return sums
@@ -75,7 +66,7 @@ def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Ru
 def _pack(kernel: Tensor, depth: int, width: int, *, transposed: bool) -> Integers:
     """The matrices of all taps as right operands, as ``amx.pack`` lays them out."""
     tiles = 2 * -(-width // SIDE), -(-depth // SIDE)
-    packed = np.empty((len(kernel), *tiles, TILE // 2), np.uint16)
+    packed = torch.empty(len(kernel), *tiles, TILE // 2, dtype=torch.int16).numpy()  # torch begins with a cache line
     kernel = kernel.detach().float().contiguous()
     (_pack_turned if transposed else _pack_straight)(kernel.data_ptr(), len(kernel), depth, width, packed)
     return packed

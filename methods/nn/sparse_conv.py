@@ -3,9 +3,9 @@
 Each equals its dense counterpart on the same support: a convolution reads zero where there is no voxel and is evaluated
 only where there is one. Pooling does not read zeros: it is over the voxels that are present.
 
-Under autocast in bfloat16 features are bfloat16 from the first convolution on. Products and sums, and the statistics of
-normalisation, are in float32, rounded once at the end of a layer; so are the gradients of kernels, weights and biases, which
-a CPU does not round at all. Plain torch, without numba or in half precision on a GPU, may round more often.
+Under autocast in bfloat16 features are bfloat16 from the first convolution on; instance normalisation gives float32. Products
+and sums, and the statistics of normalisation, are in float32, and rounded once at the end of a layer; the gradients of
+kernels, weights and biases are not rounded. Plain torch, without numba or on a GPU, may round more often.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SparseBatchNorm(nn.BatchNorm1d):
         a tile unit that is one pass over the voxels."""
         features = x.features
         training = self.training and len(features) > 1  # a single voxel has no variance: the running one serves
-        if training and on_tiles(features):
+        if training and self.affine and on_tiles(features):
             return x.replace(self._compiled(features, shortcut, rectify=rectify))
         image = features[None, :, None, :].permute(0, 3, 1, 2)  # channels-last: the CPU has a faster kernel for it
         image = functional.batch_norm(

@@ -67,7 +67,7 @@ class BatchNorm(torch.autograd.Function):
         count, width = features.shape
         to_features, (to_weight, to_bias) = torch.empty_like(features), torch.empty(2, width)
         to_shortcut = torch.empty_like(features) if ctx.with_shortcut else to_features  # what passes the ReLU
-        partial, lines = np.zeros((2, *_shape(count, width)), np.float32), ctx.lines
+        partial, lines = torch.zeros(2, *_shape(count, width)).numpy(), ctx.lines
         part, line = partial.ctypes.data, lines.ctypes.data
         blocks, cost = partial.shape[1], features.numel()
         g, y, x = gradient.data_ptr(), out.data_ptr(), features.data_ptr()
@@ -75,7 +75,7 @@ class BatchNorm(torch.autograd.Function):
         half = partial.strides[0]
         arrays = (g, y, x, passed, count, width, line, floor, part, half)
         share(lambda first, last: _add_gradients(*arrays, first, last), blocks, cost)
-        factors = np.zeros((3, lines.shape[1]), np.float32)
+        factors = torch.zeros(3, lines.shape[1]).numpy()
         _finish_gradient(partial, count, weight.detach().numpy(), lines, factors, to_weight.numpy(), to_bias.numpy())
         factor = factors.ctypes.data
         share(lambda first, last: _apply_gradient(passed, x, to, count, width, factor, first, last), blocks, cost)
@@ -89,7 +89,7 @@ def _shape(count: int, width: int) -> tuple[int, int, int]:
 def _buffers(count: int, width: int) -> tuple[Floats, Floats]:
     """Sums by block; mean, scale, shift and zeros by channel, and 1 / deviation."""
     shape = _shape(count, width)
-    return np.zeros(shape, np.float32), np.zeros((5, shape[2]), np.float32)
+    return torch.zeros(shape).numpy(), torch.zeros(5, shape[2]).numpy()  # torch begins with a cache line
 
 
 # ----------------------------------------------------------------------------------------------------------------- loops
