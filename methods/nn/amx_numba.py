@@ -59,23 +59,6 @@ def round_to_bfloat16(value: Any) -> Any:
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-@_jit
-def pack(matrix: Floats, packed: Halves) -> None:
-    """A right operand [K, N], float32, into ``packed`` [ceil(N / 32) * 2, ceil(K / 32), 16, 32]: panels of 16 columns, each as
-    tiles of 32 rows one below the other. What is beyond the matrix is zero."""
-    depth, width = matrix.shape
-    for panel in range(packed.shape[0]):
-        for step in range(packed.shape[1]):
-            tile = packed[panel, step]
-            for pair in range(16):
-                for column in range(16):
-                    n = 16 * panel + column
-                    for half in range(2):
-                        k = SIDE * step + 2 * pair + half
-                        inside = k < depth and n < width
-                        tile[pair, 2 * column + half] = round_to_bfloat16(matrix[k, n]) if inside else np.uint16(0)
-
-
 # ---------------------------------------------------------------------------------------------------------- instructions
 _BYTE, _WORD, _NOTHING = ir.IntType(8), ir.IntType(64), ir.VoidType()
 _POINTER = _BYTE.as_pointer()
@@ -315,6 +298,11 @@ def _round_row(row: _Row, values: Any, to: Any) -> None:
     row.put_rounded(row.floats(values), to)
 
 
+def _copy_row(row: _Row, values: Any, to: Any) -> None:
+    for place, each in zip((0, 32), row.halves(values), strict=True):
+        row.builder.store(each, row.pointer(to, place, _SHORTS), align=2)
+
+
 def _rectify_row(row: _Row, values: Any, bias: Any, to: Any) -> None:
     biased = row.add(row.floats(values), row.floats(bias))
     passed = [row.builder.fcmp_unordered(">", each, _ZERO) for each in biased]  # what is not a number stays seen
@@ -337,8 +325,9 @@ def _pair_rows(row: _Row, first: Any, second: Any, to: Any, other: Any) -> None:
         row.builder.store(pairs, row.pointer(place, 0, pairs.type), align=2)
 
 
-def _turn_tile(row: _Row, tile: Any, to: Any, bytes_a_row: Any) -> None:
-    rows = [row.builder.load(row.pointer(tile, 64 * place, _BITS), align=4) for place in range(16)]
+def _turn_tile(row: _Row, source: Any, bytes_a_source: Any, to: Any, bytes_a_row: Any) -> None:
+    starts = [row.builder.add(source, row.builder.mul(bytes_a_source, _WORD(place))) for place in range(16)]
+    rows = [row.builder.load(row.pointer(start, 0, _BITS), align=2) for start in starts]
     for step in (1, 2, 4, 8):  # swaps the off-diagonal halves of blocks of twice as many rows and columns
         for place in (place for place in range(16) if not place & step):
             a, b = rows[place], rows[place + step]
@@ -351,6 +340,8 @@ def _turn_tile(row: _Row, tile: Any, to: Any, bytes_a_row: Any) -> None:
 
 # Each for 32 numbers. (from float32, to bfloat16)
 round_row = _on_row(2, _round_row)
+# (from bfloat16, to bfloat16)
+copy_row = _on_row(2, _copy_row)
 # (sums float32, biases float32, to bfloat16): the sum plus the bias where that is positive, else 0
 rectify_row = _on_row(3, _rectify_row)
 # (gradients bfloat16, what was rectified bfloat16, totals float32, to bfloat16): the gradient where something passed, else 0;
@@ -358,5 +349,43 @@ rectify_row = _on_row(3, _rectify_row)
 rectify_gradient = _on_row(4, _rectify_gradient)
 # (two rows bfloat16, to, to): their numbers in pairs, of the first 16 columns and of the others: two rows of packed tiles
 pair_rows = _on_row(4, _pair_rows)
-# (a packed tile, to, bytes a row there): its 32 rows as columns, 16 rows of a left operand
-turn_tile = _on_row(3, _turn_tile)
+# (16 rows, bytes a row, to, bytes a row there): the transpose of 16 pairs in each of 16 rows. Rows of a matrix become a tile of
+# the packed right operand whose columns they are; a packed tile becomes rows of the left operand whose columns it has.
+turn_tile = _on_row(4, _turn_tile)
+
+
+@_jit
+def round_padded(matrix: Floats, rounded: Halves) -> None:
+    """A matrix [N, K], float32, to bfloat16; ``rounded`` may have more rows and, up to a multiple of 32, columns: zeros."""
+    (height, width), columns = matrix.shape, rounded.shape[1]
+    row = np.zeros(columns, np.float32)
+    for each in range(height):
+        for column in range(width):
+            row[column] = matrix[each, column]
+        for column in range(0, columns, SIDE):
+            round_row(row.ctypes.data + 4 * column, rounded.ctypes.data + 2 * (each * columns + column))
+    for each in range(height, len(rounded)):
+        for column in range(columns):
+            rounded[each, column] = 0
+
+
+@_jit
+def pack(rows: Halves, packed: Halves) -> None:
+    """The right operand [K, N] with these rows into ``packed`` [N / 16, K / 32, 16, 32]: panels of 16 columns, each as tiles of 32
+    rows one below the other. K and N are multiples of 32."""
+    depth, width = rows.shape
+    for row in range(0, depth, 2):
+        for column in range(0, width, SIDE):
+            place = rows.ctypes.data + 2 * (row * width + column)
+            tile = packed.ctypes.data + (column // 16 * (depth // SIDE) + row // SIDE) * TILE + row % SIDE * 32
+            pair_rows(place, place + 2 * width, tile, tile + depth // SIDE * TILE)
+
+
+@_jit
+def pack_turned(columns: Halves, packed: Halves) -> None:
+    """The same for the right operand [K, N] with these columns: ``columns`` is [N, K]."""
+    width, depth = columns.shape
+    for column in range(0, width, 16):
+        for row in range(0, depth, SIDE):
+            tile = packed.ctypes.data + (column // 16 * (depth // SIDE) + row // SIDE) * TILE
+            turn_tile(columns.ctypes.data + 2 * (column * depth + row), 2 * depth, tile, 64)

@@ -36,11 +36,11 @@ class PositionalEncoding(nn.Module):
             return torch.cat([x, waves], dim=-1) if self.include_input else waves
 
     def for_fused(self, x: Tensor) -> Tensor:
-        """The same for ``rectified_linear``, where it is ``fused``: bfloat16, with zeros up to a multiple of 32 features, and
+        """The same for ``fused_mlp``, where it is ``fused``: bfloat16, with zeros up to a multiple of 32 features, and
         without a gradient. Phases are in float32 here too."""
         numba = importlib.import_module("adlbench.methods.nn.positional_encoding_numba")
         encoded: Tensor = numba.encode(x.reshape(-1, self.dims), self.scale, self.num_frequencies, self.include_input)
-        return encoded.view(*x.shape[:-1], -1)
+        return encoded.view(*x.shape[:-1], encoded.shape[-1])
 
     def extra_repr(self) -> str:
         return f"{self.dims} -> {self.out_features}"

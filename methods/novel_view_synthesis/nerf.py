@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from adlbench.benchmark.api import Cameras, Context, DataSchema, Rendering, TrainingData
 from adlbench.methods.base.per_scene import PerSceneMethod
 from adlbench.methods.base.seeding import seeded_init
+from adlbench.methods.nn.fused_mlp import Layer, fused, fused_mlp
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
-from adlbench.methods.nn.rectified_linear import fused, linear, rectified_linear
 from adlbench.methods.nn.volume_rendering import (
     accumulate,
     composite,
@@ -55,54 +55,54 @@ class NeRFNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def trunk(self, position: Tensor) -> Tensor:
+        """Encoded positions [..., P] -> [..., width]."""
         h = position
         for i, layer in enumerate(self.layers):
-            if fused(h):
-                assert isinstance(layer, nn.Linear)
-                h = rectified_linear(h, layer.weight, layer.bias)[0]
-            else:
-                h = F.relu(layer(h), inplace=True)
-            if i == self.skip and i + 1 < len(self.layers):
-                h = torch.cat([position[..., : self.position_features].to(h.dtype), h], dim=-1)
+            h = F.relu(layer(h), inplace=True)
+            if self._joins(i + 1):
+                h = torch.cat([position.to(h.dtype), h], dim=-1)
         return h
+
+    def _joins(self, layer: int) -> bool:
+        return layer == self.skip + 1 and layer < len(self.layers)
+
+    def _fused_trunk(self) -> list[Layer]:
+        return [Layer(each.weight, each.bias, joins=self._joins(i)) for i, each in enumerate(self.layers)]  # type: ignore[arg-type]
 
     @torch.no_grad()
     def density_in_parts(self, position: Tensor) -> Tensor:
         """Encoded positions [M, P] -> density [M], without a gradient. On a CPU in parts that stay in its cache."""
         parts = position.split(4096 if position.device.type == "cpu" else 2**18)
-        raw = [self._raw_density(self.trunk(part)) for part in parts]
-        return F.relu(torch.cat(raw))
+        return F.relu(torch.cat([self._raw_density(part) for part in parts]))
 
-    def _raw_density(self, h: Tensor) -> Tensor:
-        weight, bias = self.density.weight, self.density.bias
-        return (linear(h, weight, bias) if fused(h) else self.density(h))[..., 0]
+    def _raw_density(self, position: Tensor) -> Tensor:
+        if not fused(position):
+            return self.density(self.trunk(position))[..., 0]  # type: ignore[no-any-return]
+        layers = [*self._fused_trunk(), Layer.linear(self.density.weight, self.density.bias)]
+        return fused_mlp(position, layers)[1][..., 0]
 
-    def heads(self, h: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the trunk gives and encoded directions [R, V] -> raw density and rgb [..., 3].
+    def forward(self, position: Tensor, direction: Tensor, ray: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encoded positions and one encoded direction per ray [R, V] -> raw density and rgb [..., 3].
 
-        h is [R, S, width], or [M, width] with ``ray`` [M], ascending, saying through which ray each sample is seen.
+        Positions are [R, S, P], or [M, P] with ``ray`` [M], ascending, saying through which ray each sample is seen.
         """
         # The feature has no activation. So its layer and the part of the next that reads it are one matrix, which the density
         # joins: one product with h in place of three. The direction's part is the same for a whole ray.
         width, view = self.feature.out_features, self.view.weight
-        with torch.autocast(h.device.type, enabled=False):
+        with torch.autocast(position.device.type, enabled=False):
             weight = view[:, :width] @ self.feature.weight
             bias = self.view.bias + view[:, :width] @ self.feature.bias
         seen_from = F.linear(direction, view[:, width:], bias)
-        if fused(h):
+        if fused(position):
             if ray is None:
-                ray = torch.arange(len(h)).repeat_interleave(h.shape[1])
-            density = (self.density.weight, self.density.bias)
-            v, raw = rectified_linear(h, weight, seen_from.float(), ray, density)
-            colour = linear(v, self.colour.weight, self.colour.bias)
-            return raw[..., 0], torch.sigmoid(colour)
-        both = F.linear(h, torch.cat([weight, self.density.weight]))
+                ray = torch.arange(len(position)).repeat_interleave(position.shape[1])
+            seen = Layer(weight, seen_from.float(), (self.density.weight, self.density.bias))
+            layers = [*self._fused_trunk(), seen, Layer.linear(self.colour.weight, self.colour.bias)]
+            raw = fused_mlp(position, layers, ray)[1]
+            return raw[..., 0], torch.sigmoid(raw[..., 1:])
+        both = F.linear(self.trunk(position), torch.cat([weight, self.density.weight]))
         colour = self.colour(F.relu(both[..., :-1] + (seen_from[:, None] if ray is None else seen_from[ray])))
         return (both[..., -1] + self.density.bias).float(), torch.sigmoid(colour.float())
-
-    def forward(self, position: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded positions [R, S, P] and one encoded direction per ray [R, V] -> raw density [R, S], rgb [R, S, 3]."""
-        return self.heads(self.trunk(position), direction)
 
 
 def encode_position(encoding: PositionalEncoding, points: Tensor) -> Tensor:

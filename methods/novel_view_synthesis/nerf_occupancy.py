@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from adlbench.benchmark.api import Cameras, Context, DataSchema, Rendering, TrainingData
 from adlbench.methods.base.seeding import seeded_init
+from adlbench.methods.nn.fused_mlp import fused
 from adlbench.methods.nn.occupancy_grid import OccupancyGrid, Samples
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, camera_rays, sphere_bounds
-from adlbench.methods.nn.rectified_linear import fused
 from adlbench.methods.nn.volume_rendering import accumulate_packed, composite_packed
 from adlbench.methods.novel_view_synthesis.nerf import Autocast, NeRF, NeRFNetwork, encode_position
 
@@ -85,7 +85,7 @@ class OccupancyField(nn.Module):
                     density = self.network.density_in_parts(position)[: len(ray)]
                 kept = composite_packed(density, lengths, ray, len(speed), self.stop_below).weights.nonzero()[:, 0]
                 ray, depths, lengths, position = ray[kept], depths[kept], lengths[kept], position[_padded(kept)]
-            raw, rgb = self.network.heads(self.network.trunk(position), direction, _padded(ray))
+            raw, rgb = self.network(position, direction, _padded(ray))
         weights, _, opacity = composite_packed(F.relu(raw[: len(ray)]), lengths, ray, len(speed), self.stop_below)
         colour = accumulate_packed(weights, rgb[: len(ray)], ray, len(speed))
         colour = colour + (1 - opacity)[:, None] * self.background

@@ -1,4 +1,4 @@
-"""Hash grid, volume rendering and sequence scan beside their peers."""
+"""Hash grid, NeRF's network, volume rendering and sequence scan beside their peers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 from measure import Kernel, Run, installed
 from torch import Tensor, nn
 
-from adlbench.methods.nn import occupancy_grid
+from adlbench.methods.nn import fused_mlp, occupancy_grid
 from adlbench.methods.nn.feature_grids import PRIMES, HashGrid
 from adlbench.methods.nn.occupancy_grid import OccupancyGrid
+from adlbench.methods.nn.positional_encoding import PositionalEncoding
 from adlbench.methods.nn.rays import Rays, sphere_bounds
 from adlbench.methods.nn.volume_rendering import accumulate, accumulate_packed, composite, composite_packed
+from adlbench.methods.novel_view_synthesis.nerf import NeRFNetwork, encode_position
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmark"))
 
@@ -79,6 +81,25 @@ def scan(tokens: int) -> Mapping[str, Run]:
         torch.autograd.grad(mixer(x).square().sum(), parameters)
 
     return {"own": own, "transformers": theirs}
+
+
+# -------------------------------------------------------------------------------------------------------------- network
+def network(samples: int) -> Mapping[str, Run]:
+    torch.manual_seed(0)
+    octaves = PositionalEncoding(3, 8)
+    field = NeRFNetwork(4, 128, 4, octaves.out_features, 27)
+    rays, parameters = samples // 64, list(field.parameters())
+    points, directions = torch.rand(rays, 64, 3) * 2 - 1, torch.randn(rays, 27)
+
+    def run(fused: bool) -> None:
+        usual = fused_mlp._has_tiles
+        fused_mlp._has_tiles = lambda: fused and usual()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            density, rgb = field(encode_position(octaves, points), directions)
+        torch.autograd.grad(density.sum() + rgb.sum(), parameters)
+        fused_mlp._has_tiles = usual
+
+    return {"own": lambda: run(True), "plain torch": lambda: run(False)}
 
 
 # ----------------------------------------------------------------------------------------------------- volume rendering
@@ -182,6 +203,13 @@ KERNELS = [
         "rays",
         packed_compositing,
         {"nerfacc": 1.0},
+    ),
+    Kernel(
+        "NeRF's network with its encoding, 4 layers of 128, bfloat16, forward + backward",
+        (2_048, 16_384, 65_536),
+        "samples",
+        network,
+        {"plain torch": 1.0},
     ),
     Kernel("marching, 96 steps, 32^3 cells", (1_024, 4_096, 16_384), "rays", marching, {"plain torch": 1.0}),
 ]

@@ -43,19 +43,22 @@ def test_products_add_to_sums(rows: int, depth: int, columns: int) -> None:
     left, right = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((rows, depth), (depth, columns)))
     begun = torch.randn(rows, columns, generator=generator)
     packed = np.empty((columns // 16, depth // 32, 16, 32), np.uint16)
-    amx.pack(right.float().numpy(), packed)
+    amx.pack(bits(right), packed)
+    turned = np.empty_like(packed)
+    amx.pack_turned(bits(right.T), turned)
+    np.testing.assert_array_equal(turned, packed)
     sums = begun.clone()
     product(bits(left), packed, sums.numpy())
     torch.testing.assert_close(sums.double(), begun.double() + left.double() @ right.double(), rtol=0, atol=1e-5)
 
 
-def test_packing_fills_up_with_zeros() -> None:
-    matrix = torch.arange(1.0, 16.0).view(3, 5)
-    packed = np.full((2, 1, 16, 32), 7, np.uint16)
-    amx.pack(matrix.numpy(), packed)
-    back = number(packed).float().view(2, 16, 16, 2).permute(1, 3, 0, 2).reshape(32, 32)  # [k, n]
-    assert torch.equal(back[:3, :5], matrix)
-    assert back.sum() == matrix.sum()
+def test_padding_is_zeros() -> None:
+    matrix = torch.randn(3, 37, generator=torch.Generator().manual_seed(3))
+    padded = np.full((5, 64), 7, np.uint16)
+    amx.round_padded(matrix.numpy(), padded)
+    assert torch.equal(number(padded)[:3, :37], matrix.bfloat16())
+    assert (padded[3:] == 0).all()
+    assert (padded[:, 37:] == 0).all()
 
 
 def test_rounding_is_torchs() -> None:
@@ -88,13 +91,13 @@ def test_a_turned_tile_is_the_transpose() -> None:
             place = source.ctypes.data + 128 * pair
             amx.pair_rows(place, place + 64, tiles[0].ctypes.data + 64 * pair, tiles[1].ctypes.data + 64 * pair)
         for tile in range(2):
-            amx.turn_tile(tiles[tile].ctypes.data, target.ctypes.data + 1024 * tile, 64)
+            amx.turn_tile(tiles[tile].ctypes.data, 64, target.ctypes.data + 1024 * tile, 64)
 
     tiles, target = np.empty((2, 16, 32), np.uint16), np.empty((32, 32), np.uint16)
     turn(bits(rows), tiles, target)
     assert torch.equal(number(target), rows.T)
     packed = np.empty((2, 1, 16, 32), np.uint16)
-    amx.pack(rows.float().numpy(), packed)
+    amx.pack(bits(rows), packed)
     np.testing.assert_array_equal(tiles, packed[:, 0])
 
 

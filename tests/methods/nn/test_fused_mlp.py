@@ -1,4 +1,4 @@
-"""The fused layer against double precision with the same rounded inputs, and NeRF's network on it against the plain one."""
+"""Fused layers against double precision with the same rounded inputs, and NeRF's network on it against the plain one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adlbench.methods.nn import rectified_linear as module
+from adlbench.methods.nn import fused_mlp as module
+from adlbench.methods.nn.fused_mlp import Layer, fused, fused_mlp
 from adlbench.methods.nn.positional_encoding import PositionalEncoding
-from adlbench.methods.nn.rectified_linear import fused, linear, rectified_linear
 from adlbench.methods.novel_view_synthesis.nerf import NeRFNetwork, encode_position
 
 with_tiles = pytest.mark.skipif(not module._has_tiles(), reason="needs numba and a processor with AMX")
@@ -54,7 +54,7 @@ def test_equals_double_precision(rows: int, inputs: int, outputs: int, extra: in
     group = torch.randint(groups, (rows,), generator=generator).sort().values if groups else None
     pulls = random(rows, outputs).bfloat16(), random(rows, extra)
     given = [each.requires_grad_() for each in (x, weight, bias, v, c)]
-    out, other = rectified_linear(x, weight, bias, group, (v, c))
+    out, other = fused_mlp(x, [Layer(weight, bias, (v, c))], group)
     assert out.dtype == torch.bfloat16
     assert other.dtype == torch.float32
     gradients = torch.autograd.grad([out, other], given, pulls)
@@ -91,7 +91,7 @@ def test_threads_change_nothing() -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             given = [each.clone().requires_grad_() for each in (x, weight, bias)]
-            out, _ = rectified_linear(*given, group)
+            out, _ = fused_mlp(given[0], [Layer(*given[1:])], group)
             results.append([out.detach(), *torch.autograd.grad(out, given, pull)])
     finally:
         torch.set_num_threads(before)
@@ -117,7 +117,9 @@ def test_only_under_autocast_to_bfloat16_and_with_tiles(monkeypatch: pytest.Monk
 def test_a_linear_layer_alone() -> None:
     x, weight, bias = torch.randn(2, 7, 64), torch.randn(3, 64), torch.randn(3)
     expected = rounded(x) @ rounded(weight).T + bias.double()
-    torch.testing.assert_close(linear(x, weight, bias).double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        fused_mlp(x, [Layer.linear(weight, bias)])[1].double(), expected.detach(), rtol=1e-5, atol=1e-5
+    )
 
 
 @with_tiles
@@ -172,6 +174,54 @@ def test_samples_of_a_list_are_seen_through_their_rays() -> None:
     position, direction = torch.randn(6, 5, 27), torch.randn(6, 9)
     density, rgb = network(position, direction)
     ray = torch.arange(6).repeat_interleave(5)
-    flat = network.heads(network.trunk(position.flatten(0, 1)), direction, ray)
+    flat = network(position.flatten(0, 1), direction, ray)
     assert torch.equal(flat[0].view(6, 5), density)
     assert torch.equal(flat[1].view(6, 5, 3), rgb)
+
+
+@with_tiles
+@pytest.mark.usefixtures("autocast")
+def test_no_points_at_all() -> None:
+    network = NeRFNetwork(6, 32, 4, 27, 9)
+    position = PositionalEncoding(3, 4).for_fused(torch.empty(0, 3))
+    density, rgb = network(position, torch.randn(2, 9), torch.empty(0, dtype=torch.int64))
+    (density.sum() + rgb.sum()).backward()
+    assert density.shape == (0,)
+    assert rgb.shape == (0, 3)
+    assert all((each.grad == 0).all() for each in network.parameters() if each.grad is not None)
+
+
+def through(x: Tensor) -> Tensor:
+    """Rounded to bfloat16, with the gradient of what is not rounded."""
+    return x + (x.bfloat16().double() - x).detach()
+
+
+@with_tiles
+@pytest.mark.parametrize("inputs", [20, 70])
+def test_gradients_to_an_input_that_joins_in_again(inputs: int) -> None:
+    """Three layers, of which the last sees the input too, against double precision with the same roundings on the way forward:
+    otherwise some ReLUs would be on the other side, which is a tenth of a gradient."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, inputs, generator=generator)
+    shapes = ((40, inputs), (24, 40), (32, inputs + 24))
+    layers = [
+        (torch.randn(*shape, generator=generator) / shape[1] ** 0.5, torch.randn(shape[0], generator=generator))
+        for shape in shapes
+    ]
+    pull = torch.randn(300, 32, generator=generator).bfloat16()
+    given = [x, *(each for layer in layers for each in layer)]
+    for each in given:
+        each.requires_grad_()
+    out, _ = fused_mlp(x, [Layer(*layers[0]), Layer(*layers[1]), Layer(*layers[2], joins=True)])
+    gradients = torch.autograd.grad(out, given, pull)
+
+    exact = [each.detach().double().requires_grad_() for each in given]
+    h = first = through(exact[0])
+    for place, joins in ((1, False), (3, False), (5, True)):
+        before = torch.cat([first, h], dim=-1) if joins else h
+        h = through(torch.relu(before @ through(exact[place]).T + exact[place + 1]))
+    wanted = torch.autograd.grad(h, exact, pull.double())
+    for got, want in zip((out, *gradients), (h, *wanted), strict=True):
+        assert (
+            got.double() - want
+        ).norm() < 0.01 * want.norm()  # three roundings to eight bits, and some signs of ReLU
