@@ -106,7 +106,7 @@ def _pack_turned(matrix: int, taps: int, depth: int, width: int, packed: Integer
                     n, k = 16 * panel + row, SIDE * step
                     count = min(depth - k, SIDE) if n < width else 0
                     _round_from(matrix + ((tap * width + n) * depth + k) * 4, count, rows + 64 * row)
-                amx.turn_tile(rows, packed[tap, panel, step].ctypes.data, 64)
+                amx.turn_tile(rows, 64, packed[tap, panel, step].ctypes.data, 64)
     memory[0] = 0
 
 
@@ -192,9 +192,9 @@ def _sum_outer_products(
                         place = SIDE * step
                         rows = min(SIDE, count - place)
                         _pack_rows(features, height, column, sources, pair + place, rows, packed, TILE)
-                        amx.turn_tile(packed, to + 64 * step, chunk * 2)
+                        amx.turn_tile(packed, 64, to + 64 * step, chunk * 2)
                         if height - column > 16:
-                            amx.turn_tile(packed + TILE, to + 16 * chunk * 2 + 64 * step, chunk * 2)
+                            amx.turn_tile(packed + TILE, 64, to + 16 * chunk * 2 + 64 * step, chunk * 2)
                 for column in range(0, width, SIDE):
                     _pack_rows(gradient, width, column, targets, pair, count, right + column // 16 * panel, panel)
                 for i in range(down):
