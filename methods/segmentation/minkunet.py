@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -110,4 +111,5 @@ class MinkUNetNetwork(nn.Module):
             x = encoder(down(x))
         for up, decoder, skip in zip(self.up, self.decoders, reversed(skips), strict=True):
             x = decoder(cat(up(x), skip))
-        return self.final(x).features
+        with torch.autocast(x.features.device.type, enabled=False):  # bfloat16 would make near logits equal
+            return self.final(x.replace(x.features.to(self.final.kernel.dtype))).features  # type: ignore[no-any-return]
