@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -11,6 +12,10 @@ import sys
 from adlbench.benchmark.cli.common import print_json
 
 OPTIONAL = {
+    "numba": (
+        "kernels compiled for a CPU, with which many methods train twice as fast",
+        "pip install 'adlbench[fast]'",
+    ),
     "ray": ("cells on several machines", "pip install 'adlbench[ray]'"),
     "submitit": ("cells as Slurm jobs", "pip install 'adlbench[slurm]'"),
     "psycopg": ("a PostgreSQL tracking server", "pip install 'adlbench[server]'"),
@@ -75,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
     for module, (use, remedy) in OPTIONAL.items():
         found = importlib.util.find_spec(module) is not None
         check(module, found, f"for {use}", remedy, needed=False)
+    if not gpu and importlib.util.find_spec("numba"):
+        tiles = importlib.import_module("adlbench.methods.nn.amx_numba").available()
+        use = "for products in bfloat16 on the processor's tile unit"
+        check("Intel AMX", tiles, use, "a processor that has it; until then torch multiplies", needed=False)
     failed = any(not entry["ok"] and entry["needed"] for entry in checks)
     if args.json:
         print_json({"ok": not failed, "checks": checks})

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from adlbench.benchmark.errors import AdlbenchError
+
 Field = Callable[[NDArray[np.float32]], NDArray[np.floating]]  # [M, 3] -> [M]
 
 COARSEST = 32  # cells along an axis
+MAX_VERTICES = 2**31
 SLACK = 1.5  # on the distance up to which a cell is looked into; true distances would need 1
 
 
@@ -20,8 +23,10 @@ def sample_field(field: Field, resolution: int) -> NDArray[np.float32]:
     Coarse to fine: a cell is looked into when the field changes sign on its corners, or is smaller there than the
     distance (times ``SLACK``) at which a surface could still pass through; elsewhere its values are interpolated. Right
     for anything that grows away from its zero about like a distance, also when it is clamped at 0.1 or above. Where a field
-    is small and flat around a cell (a network before training) it is taken not to reach 0.
+    is small and flat around a cell (a network before training) it is taken not to reach 0. Raises AdlbenchError for no cell.
     """
+    if resolution < 1:
+        raise AdlbenchError(f"a field on {resolution} cells along an axis; at least one is wanted")
     factor = 1
     while resolution % (2 * factor) == 0 and resolution // factor > COARSEST:
         factor *= 2
@@ -48,19 +53,37 @@ def extract_mesh(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
     """Marching cubes at 0 of ``values`` as ``sample_field`` returns them: vertices [V, 3] in [-1, 1]^3, faces [F, 3].
 
     Faces are counter-clockwise seen from where the field is positive. Without a change of sign both are empty; NaN counts as
-    outside. Vertices are numbered in 32 bits, as in scikit-image: 2^31 of them would need a grid of some 10^12 values.
+    outside. In float32: a vertex is right to 1e-6 of the cube, and further by where rounding moves the field's zero.
+    Vertices are numbered in 32 bits, as in scikit-image: a surface through 2^30 edges of the grid is refused. Raises
+    AdlbenchError for it, and for values that are not on a cube of at least two points to a side.
     """
     from skimage.measure import marching_cubes
 
+    if values.ndim != 3 or len(set(values.shape)) > 1 or len(values) < 2:
+        raise AdlbenchError(
+            f"a surface in values of shape {values.shape}; a cube of at least two points to a side is wanted"
+        )
     lowest, highest = values.min(), values.max()
     if not np.isfinite([lowest, highest]).all():  # a NaN is the least and the largest
         values = np.nan_to_num(values, nan=1.0, posinf=1.0, neginf=-1.0)
         lowest, highest = values.min(), values.max()
     if not lowest < 0 < highest:
         return np.empty((0, 3), dtype=np.float32), np.empty((0, 3), dtype=np.int32)
+    if 6 * values.size >= MAX_VERTICES and 2 * (crossed := _crossed_edges(values)) >= MAX_VERTICES:
+        raise AdlbenchError(
+            f"a surface through {crossed:,} edges of the grid, whose vertices cannot be numbered in 32 bits; "
+            "lower the resolution, or smooth the field"
+        )
     spacing = (2 / (len(values) - 1),) * 3
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=spacing, gradient_direction="descent")
     return (vertices - 1).astype(np.float32, copy=False), faces.astype(np.int32, copy=False)
+
+
+def _crossed_edges(values: NDArray[np.float32]) -> int:
+    """How many edges of the grid the surface passes through: each has a vertex of it. So have some ambiguous cells inside;
+    those have six such edges or more, which four cells share: fewer of them than of the edges."""
+    positive = values > 0
+    return sum(int(np.count_nonzero(np.diff(positive, axis=axis))) for axis in range(3))
 
 
 def _corners(chosen: NDArray[np.bool_], n: int) -> NDArray[np.float32]:

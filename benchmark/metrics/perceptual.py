@@ -56,9 +56,20 @@ class LPIPS(nn.Module):
             )
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """uint8 or float in [0, 1], [N, 3, H, W] -> [N]. Scaled to [-1, 1] here, which is what the net expects."""
+        """uint8 or float in [0, 1], [N, 3, H, W] -> [N]. Scaled to [-1, 1] here, which is what the net expects.
+
+        In float32 whatever autocast says; bfloat16 images are read as float32. No image gives no value. Raises AdlbenchError
+        for two shapes, or not three channels: the net would spread one channel, or one image, over all.
+        """
+        if image.shape != reference.shape or image.dim() != 4 or image.shape[1] != 3:
+            raise AdlbenchError(
+                f"LPIPS of images {tuple(image.shape)} and {tuple(reference.shape)}; both must be [N, 3, height, width]"
+            )
         self.check_size(*image.shape[-2:])
-        distance: Tensor = self.model(2 * unit_float(image) - 1, 2 * unit_float(reference) - 1)
+        if not len(image):
+            return torch.zeros(0, device=image.device)
+        with torch.autocast(image.device.type, enabled=False):
+            distance: Tensor = self.model(2 * unit_float(image) - 1, 2 * unit_float(reference) - 1)
         return distance.flatten()
 
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
+
 PAIRS = 2**24  # distances at once on a GPU
 
 
@@ -14,19 +16,23 @@ def chamfer(points: Tensor, truth: Tensor, squared: bool = True) -> Tensor:
     """Mean distance from ``points`` [N, 3] to their nearest in ``truth`` [M, 3], plus that back; a 0-d tensor.
 
     ``squared`` as in DeepSDF, else Euclidean (twice Occupancy Networks' mean of both directions). Differentiable in both
-    sets for fixed neighbours; the gradient of the Euclidean distance of a point to itself is 0. In at least float32. Indices
-    are int64 and pairs are never numbered: sizes beyond 2^31 are a question of memory only.
+    sets for fixed neighbours; the gradient of the Euclidean distance of a point to itself is 0. In at least float32, right to
+    1e-6 of itself; bfloat16 points are read as float32. Indices are int64 and pairs are never numbered: sizes beyond 2^31 are
+    a question of memory only. Raises DataError for sets without points, of other shapes, or with what is not finite.
     """
+    if points.dim() != 2 or truth.dim() != 2 or points.shape[1] != truth.shape[1] or not points.shape[1]:
+        raise DataError(
+            f"Chamfer distance of points {list(points.shape)} and {list(truth.shape)}; wanted: [N, 3], [M, 3]"
+        )
     if not len(points) or not len(truth):
-        raise ValueError(f"Chamfer distance of {len(points)} and {len(truth)} points; both sets need at least one")
+        raise DataError(f"Chamfer distance of {len(points)} and {len(truth)} points; both sets need at least one")
     points, truth = (x if x.dtype == torch.float64 else x.float() for x in (points, truth))
     total = points.new_zeros(())
     sets = (points, truth)
     for one, other, index in zip(sets, reversed(sets), nearest(points.detach(), truth.detach())):
-        square = (one - other[index]).square().sum(1)
-        if not squared:
-            square = torch.where(square > 0, square, 1).sqrt() * (square > 0)
-        total = total + square.mean()
+        step = one - other.index_select(0, index)
+        distance = step.square().sum(1) if squared else torch.linalg.vector_norm(step, dim=1)
+        total = total + distance.mean()
     return total
 
 
@@ -38,9 +44,13 @@ def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_by_trees(points: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    from scipy.spatial import KDTree
+    from scipy.spatial import cKDTree
 
-    trees = [KDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    try:
+        trees = [cKDTree(x, leafsize=16, balanced_tree=False) for x in (points, others)]
+    except ValueError as error:
+        message = "Chamfer distance of a point that is not finite; what made it has diverged, or is damaged"
+        raise DataError(message) from error
     found = []
     for asking, answering in (trees, trees[::-1]):
         order = asking.indices  # neighbours ask one after the other and find the cache warm: a quarter faster

@@ -2,6 +2,7 @@
 
 All are modules from points [..., 3] to features [..., F], differentiable in both. Tables are float32; so is what is read
 from them under autocast, and bfloat16 points are read as float32 first: 8 bits do not tell the cells of a fine level apart.
+In float32 a point's place on a level is right to 1e-7 of the level's points along an axis, and features accordingly.
 Rows are counted in 64 bits: tables beyond 2^31 rows are a question of memory only.
 """
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.sparse_tensor import compiled
 
 PRIMES = (1, 2654435761, 805459861)
@@ -29,7 +31,8 @@ class HashGrid(nn.Module):
     Weights are exchangeable with tiny-cuda-nn's, not with nerfstudio's torch version, which hashes every level and has no
     offset of 0.5. Points outside the cube are moved to its border.
 
-    Raises ValueError for 2^21 points along an axis and more: their cube has no number in 64 bits.
+    Raises DataError for 2^21 points along an axis and more: their cube has no number in 64 bits. Where a coordinate is not a
+    number, neither are the features.
     Gradients are of first order (``embedding_bag`` has no second). On a CPU it is compiled by numba where that is installed.
     """
 
@@ -37,11 +40,16 @@ class HashGrid(nn.Module):
         self, levels: int = 16, features: int = 2, table_size: int = 2**19, coarsest: int = 16, finest: int = 2048
     ):
         super().__init__()
+        if min(levels, features, table_size, coarsest) < 1 or finest < coarsest:
+            raise DataError(
+                f"a hash grid of {levels} levels from {coarsest} to {finest} points, {features} features and {table_size} rows; "
+                "wanted: at least one of each, and finest no less than coarsest"
+            )
         growth = math.exp(math.log(finest / coarsest) / max(1, levels - 1))
         self.scales = [coarsest * growth**level - 1 for level in range(levels)]
         self.resolutions = [math.ceil(scale) + 1 for scale in self.scales]
         if self.resolutions[-1] >= 2**21:
-            raise ValueError(f"a level of {self.resolutions[-1]:,} points along an axis; fewer than 2^21 are possible")
+            raise DataError(f"a level of {self.resolutions[-1]:,} points along an axis; fewer than 2^21 are possible")
         self.sizes = [min(-(-(points**3) // 8) * 8, table_size) for points in self.resolutions]
         self.out_features = levels * features
         self.table = nn.Parameter(torch.empty(sum(self.sizes), features).uniform_(-1e-4, 1e-4))
@@ -132,8 +140,10 @@ def read_planes(planes: Tensor, points: Tensor) -> Tensor:
         points: [B, M, 3] in [-1, 1].
 
     Returns:
-        [B, M, F]
+        [B, M, F], in at least float32: planes that a network made in bfloat16 are read as float32.
     """
+    kind = torch.promote_types(torch.promote_types(planes.dtype, points.dtype), torch.float32)
+    planes, points = planes.to(kind), points.to(kind)
     batch, _, features = planes.shape[:3]
     places = torch.stack([points[..., list(axes)] for axes in PLANES], dim=1)  # [B, 3, M, 2]
     read = _sample(planes.flatten(0, 1), places.flatten(0, 1).unsqueeze(2))  # [B * 3, F, M, 1]
@@ -148,5 +158,7 @@ def _sample(grid: Tensor, places: Tensor) -> Tensor:
 
 def _flat(points: Tensor) -> Tensor:
     """[..., 3] -> [M, 3], in at least float32."""
+    if points.shape[-1] != 3:
+        raise DataError(f"points of shape {tuple(points.shape)}; [..., 3] is wanted")
     flat = points.reshape(-1, 3)
     return flat if flat.dtype == torch.float64 else flat.float()

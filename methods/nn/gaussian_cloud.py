@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import spherical_harmonics
 from adlbench.methods.nn.gaussian_projection import project, rotation_matrices
 from adlbench.methods.nn.gaussian_rasterizer import rasterize
@@ -83,7 +84,9 @@ class GaussianCloud(nn.Module):
         seen = project(self.means, self.quaternions, self.scales, world_to_camera, intrinsics, width, height, near)
         position = -world_to_camera[:3, :3].t() @ world_to_camera[:3, 3:]
         direction = self.means - position
-        direction = direction * direction.square().sum(0).rsqrt()
+        direction = (
+            direction * direction.square().sum(0).clamp(min=1e-30).rsqrt()
+        )  # it may be at the camera: no gradient
         colours = spherical_harmonics.evaluate(self.sh_constant, self.sh_rest, direction, degree).add(0.5).clamp(min=0)
         features = torch.cat([colours, seen.depths.unsqueeze(0)]) if depth else colours
         raster = rasterize(
@@ -132,9 +135,14 @@ def lower_opacities(cloud: GaussianCloud, optimizer: torch.optim.Adam, opacity: 
 
 
 def neighbour_distances(points: Tensor) -> Tensor:
-    """[P, 3] -> [P]: root mean square distance to the three nearest other points, at least 1e-4 of the whole set's extent."""
+    """[P, 3] -> [P]: root mean square distance to the three nearest other points, at least 1e-4 of the whole set's extent.
+
+    Raises DataError where there is no point, or one that is not finite.
+    """
     from scipy.spatial import KDTree
 
+    if not len(points) or not bool(points.isfinite().all()):
+        raise DataError(f"distances between {len(points)} points; wanted: at least one, and all of them finite")
     coordinates = points.detach().cpu().double().numpy()
     spread = float((coordinates.max(0) - coordinates.min(0)).max()) or 1.0
     known = min(NEIGHBOURS, len(coordinates) - 1)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adlbench.benchmark.api import DataError
+from adlbench.methods.nn.mesh_geometry import TriangleMesh
 
 Integers = NDArray[np.int64]
 
@@ -33,9 +34,11 @@ class EdgeMesh:
 
     @staticmethod
     def from_faces(faces: Integers) -> EdgeMesh:
-        """``faces`` int64 [F, 3]. Raises DataError for edges in more than two faces."""
+        """``faces`` int64 [F, 3]. Raises DataError for edges in more than two faces, and faces without three vertices."""
         if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
             raise DataError(f"faces of shape {faces.shape}; [F, 3] with at least one face is wanted")
+        if faces.min() < 0 or (faces == np.roll(faces, 1, 1)).any():
+            raise DataError("a face names a vertex twice, or one below 0; remove it")
         pairs = np.sort(np.stack([faces, np.roll(faces, -1, 1)], axis=-1).reshape(-1, 2), axis=1)
         ends, edge = np.unique(pairs, axis=0, return_inverse=True)
         edge = edge.reshape(-1)
@@ -57,8 +60,10 @@ def edge_features(vertices: NDArray[np.float64], faces: Integers) -> NDArray[np.
     """[E, 5]: dihedral angle in [0, pi] (pi is flat), both opposite angles, smaller first, and both ratios of height to edge.
 
     They do not change when the mesh is moved, turned or scaled. At a border the angles and ratios of the one face count
-    twice and the dihedral angle is pi. Networks normalise them by the mean and deviation of the training set.
+    twice and the dihedral angle is pi. Networks normalise them by the mean and deviation of the training set. Faces are
+    oriented alike. Raises DataError as ``TriangleMesh`` and ``EdgeMesh`` do: for faces without area, say.
     """
+    TriangleMesh(vertices, faces)
     mesh = EdgeMesh.from_faces(faces)
     edge = mesh.face_edges.ravel()
     corners = vertices[faces]
@@ -80,16 +85,20 @@ def edge_features(vertices: NDArray[np.float64], faces: Integers) -> NDArray[np.
 
 
 class MeshConv(nn.Module):
-    """[E, inputs] to [E, outputs] for ``neighbours`` int64 [E, 4]."""
+    """[E, inputs] to [E, outputs] for ``neighbours`` int64 [E, 4], -1 where there is none. Under autocast in its type."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.linear = nn.Linear(5 * inputs, outputs)
 
     def forward(self, features: Tensor, neighbours: Tensor) -> Tensor:
+        if neighbours.shape != (len(features), 4):
+            raise DataError(
+                f"neighbours of shape {tuple(neighbours.shape)} for {len(features)} edges; [E, 4] is wanted"
+            )
         padded = torch.cat([features, features.new_zeros(1, features.shape[1])])  # index -1 reads the last row
         around = padded.index_select(0, (neighbours % len(padded)).flatten())
-        a, b, c, d = around.view(len(features), 4, -1).unbind(1)
+        a, b, c, d = around.view(len(features), 4, features.shape[1]).unbind(1)
         return self.linear(torch.cat([features, (a - c).abs(), a + c, (b - d).abs(), b + d], dim=1))
 
 
@@ -109,10 +118,13 @@ def pool_edges(features: Tensor, mesh: EdgeMesh, target: int) -> Pooled:
     A collapse takes three edges away: the edge itself, and in each of its two faces the remaining two become one, whose
     feature is the mean of all that went into both of them and into the collapsed edge. An edge at a border, or one whose
     collapse would leave no manifold (its ends have more than two neighbours in common), is kept, so that more than
-    ``target`` may be left. Gradients flow to all edges, through the means.
+    ``target`` may be left. Gradients flow to all edges, through the means. Means are found in at least float32, and have the
+    type of the features.
     """
     if target < 1:
         raise DataError(f"pooling to {target} edges; at least one must be left")
+    if len(features) != len(mesh.ends):
+        raise DataError(f"features of {len(features)} edges for a mesh of {len(mesh.ends)}")
     collapse = _Collapse(mesh)
     strength = features.detach().float().square().sum(1).tolist()
     queue = [(value, edge) for edge, value in enumerate(strength)]
@@ -126,8 +138,9 @@ def pool_edges(features: Tensor, mesh: EdgeMesh, target: int) -> Pooled:
     place[kept] = np.arange(len(kept))
     member = np.array([(edge, place[home]) for home in kept for edge in collapse.members[home]]).reshape(-1, 2)
     rows, homes = (torch.from_numpy(column).to(features.device) for column in member.T.copy())
-    sums = features.new_zeros(len(kept), features.shape[1]).index_add(0, homes, features.index_select(0, rows))
-    means = sums / torch.bincount(homes, minlength=len(kept))[:, None]
+    members = features.index_select(0, rows).to(torch.promote_types(features.dtype, torch.float32))
+    sums = members.new_zeros(len(kept), features.shape[1]).index_add(0, homes, members)
+    means = (sums / torch.bincount(homes, minlength=len(kept))[:, None]).to(features.dtype)
     origin = torch.from_numpy(place[[collapse.home(edge) for edge in range(len(mesh.ends))]]).to(features.device)
     return Pooled(collapse.mesh(place), means, origin)
 

@@ -6,7 +6,8 @@
   CNN of Masci et al. (2015) and MoNet gather features on.
 
 Meshes are ``vertices`` float64 [V, 3] and ``faces`` int64 [F, 3]; what is computed here is input to a network, once for each
-mesh, and has no gradient. Sparse matrices and their factorisation are SciPy's, which counts in 64 bits where 32 are too few.
+mesh, in float64, and has no gradient. Sparse matrices are factorised by SciPy, which counts their entries in 32 bits: meshes
+of 2^31 vertices and half edges are refused. A vertex of no face is a part of its own: infinitely far, and 0 in each eigenvector.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from adlbench.benchmark.api import DataError
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+MAX_ENTRIES = 2**31
+
 
 @dataclass(frozen=True)
 class TriangleMesh:
@@ -36,12 +39,20 @@ class TriangleMesh:
 
     def __post_init__(self) -> None:
         vertices, faces = self.vertices, self.faces
-        if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
-            raise DataError(f"vertices of shape {vertices.shape}; finite [V, 3] is wanted")
+        if vertices.ndim != 2 or vertices.shape[1] != 3:
+            raise DataError(f"vertices of shape {vertices.shape}; [V, 3] is wanted")
         if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
             raise DataError(f"faces of shape {faces.shape}; [F, 3] with at least one face is wanted")
+        if len(vertices) + 6 * len(faces) >= MAX_ENTRIES:
+            raise DataError(
+                f"{len(vertices):,} vertices and {len(faces):,} faces; their matrix has 2^31 entries or more: decimate"
+            )
+        if not np.issubdtype(faces.dtype, np.integer):
+            raise DataError(f"faces of {faces.dtype}; integers are wanted")
         if faces.min() < 0 or faces.max() >= len(vertices):
             raise DataError(f"faces name vertices {faces.min()}..{faces.max()} of {len(vertices)}")
+        if not np.isfinite(vertices).all():
+            raise DataError("a vertex is not finite; remove or repair it")
         if (self.areas <= 0).any():
             raise DataError(f"{int((self.areas <= 0).sum())} faces have no area; remove them")
 
@@ -91,14 +102,18 @@ class TriangleMesh:
 
         An eigenvector's sign, and the basis of a multiple eigenvalue, are arbitrary: networks must not depend on them.
         """
-        if not 0 < count < len(self.vertices):
-            raise DataError(f"{count} eigenvectors wanted of a mesh with {len(self.vertices)} vertices")
-        mass = sparse.diags(self.mass).tocsc()
-        start = np.random.default_rng(0).standard_normal(len(self.vertices))  # ARPACK's own would differ each time
-        shift = -1e-4 * self.laplacian.diagonal().mean() / self.mass.mean()  # L itself is singular
-        values, vectors = linalg.eigsh(self.laplacian, count, mass, sigma=shift, v0=start)
+        used = np.flatnonzero(self.mass)  # a vertex of no face has neither weight nor neighbours
+        if not 0 < count < len(used):
+            raise DataError(f"{count} eigenvectors wanted of a mesh with {len(used)} vertices in faces")
+        mass = sparse.diags(self.mass[used]).tocsc()
+        matrix = self.laplacian if len(used) == len(self.vertices) else self.laplacian[used][:, used]
+        start = np.random.default_rng(0).standard_normal(len(used))  # ARPACK's own would differ each time
+        shift = -1e-4 * matrix.diagonal().mean() / self.mass[used].mean()  # L itself is singular
+        values, found = linalg.eigsh(matrix, count, mass, sigma=shift, v0=start)
         order = values.argsort()
-        return values[order].clip(min=0), vectors[:, order]
+        vectors = np.zeros((len(self.vertices), count))
+        vectors[used] = found[:, order]
+        return values[order].clip(min=0), vectors
 
     @cached_property
     def edges(self) -> Integers:
@@ -136,10 +151,11 @@ class HeatGeodesics:
     def __init__(self, mesh: TriangleMesh, smoothing: float = 1.0):
         """Heat flows for ``smoothing`` times the square of the mean edge."""
         self.mesh = mesh
-        flow = sparse.diags(mesh.mass) + smoothing * mesh.mean_edge**2 * mesh.laplacian
+        alone = sparse.diags((mesh.mass == 0) * mesh.mass.mean())  # vertices of no face have no row of their own
+        flow = sparse.diags(mesh.mass) + smoothing * mesh.mean_edge**2 * mesh.laplacian + alone
         self._flow = linalg.splu(flow.tocsc(), "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True})
         scale = 1e-10 * mesh.laplacian.diagonal().mean()  # L is singular: constants
-        poisson = mesh.laplacian + scale * sparse.diags(mesh.mass / mesh.mass.mean())
+        poisson = mesh.laplacian + scale * sparse.diags(mesh.mass / mesh.mass.mean()) + alone
         self._poisson = linalg.splu(poisson.tocsc(), "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True})
 
     def distance(self, *sources: int) -> Floats:
@@ -180,10 +196,18 @@ class PolarPatch:
 
 
 class PolarPatches:
-    """Geodesic polar coordinates around any vertex of a mesh."""
+    """Geodesic polar coordinates around any vertex of a mesh whose faces are oriented alike. Raises DataError for others."""
 
     def __init__(self, mesh: TriangleMesh):
         self.mesh = mesh
+        halves, counts = np.unique(
+            np.stack([mesh.faces, np.roll(mesh.faces, -1, 1)], axis=-1).reshape(-1, 2), axis=0, return_counts=True
+        )
+        if counts.max() > 1:
+            twice = halves[counts.argmax()].tolist()
+            raise DataError(
+                f"two faces have edge {twice} in the same direction; orient the faces alike, and drop duplicates"
+            )
         self._around: list[list[tuple[int, int]]] = [[] for _ in mesh.vertices]  # the other two corners, in order
         for a, b, c in mesh.faces.tolist():
             self._around[a].append((b, c))
@@ -195,8 +219,14 @@ class PolarPatches:
     def patch(self, centre: int, radius: float) -> PolarPatch:
         """A front moves outwards from ``centre``: a vertex gets its distance by unfolding the triangles at it whose other
         two corners have theirs, and its angle between the angles of those; both again when a triangle that comes late,
-        as behind an obtuse angle, shows a shorter way. Exact on a plane, where each straight line stays in the mesh."""
+        as behind an obtuse angle, shows a shorter way. Exact on a plane, where each straight line stays in the mesh. The front
+        goes over edges: what hangs on a single vertex is not reached. Raises DataError for a centre that joins two such parts,
+        or is none, and for a negative radius."""
         points = self.mesh.vertices
+        if not 0 <= centre < len(points) or not radius >= 0:
+            raise DataError(
+                f"a patch of radius {radius} around vertex {centre} of {len(points)}; radius 0 or more is wanted"
+            )
         distance, angle = {centre: 0.0}, {centre: 0.0}
         front: list[tuple[float, int]] = []
         for vertex, theta in self._first_ring(centre):
@@ -234,6 +264,8 @@ class PolarPatches:
             total += math.atan2(float(np.linalg.norm(np.cross(u, v))), float(u @ v))
             ring.append(after[ring[-1]])
             angles.append(total)
+        if len(set(ring)) < len(set(after) | set(after.values())):
+            raise DataError(f"vertex {centre} joins parts of the mesh that share no edge there; split it")
         if border:
             return list(zip(ring, angles, strict=True))
         return [(vertex, theta * 2 * math.pi / total) for vertex, theta in zip(ring[:-1], angles[:-1], strict=True)]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.rays import Rays
 from adlbench.methods.nn.sparse_tensor import compiled
 
@@ -34,6 +35,10 @@ class OccupancyGrid(nn.Module):
 
     def __init__(self, low: Tensor, high: Tensor, resolution: int):
         super().__init__()
+        if resolution < 1 or not bool((high > low).all()):
+            raise DataError(
+                f"a grid of {resolution} cells to a side from {low.tolist()} to {high.tolist()}; it has no volume"
+            )
         self.resolution = resolution
         self.register_buffer("low", low)
         self.register_buffer("high", high)
@@ -64,7 +69,8 @@ class OccupancyGrid(nn.Module):
         """Look at a random point of a random ``share`` of the cells: [M, 3] -> [M]. What was known is worth ``decay`` of itself.
 
         A cell counts as occupied above ``threshold``, or above the mean of all where that is lower: a field that is faint
-        everywhere must not vanish altogether (nerfacc).
+        everywhere must not vanish altogether (nerfacc). A density that is not a number counts as 0: one such point would
+        empty the whole grid.
         """
         device, cells = self.density.device, len(self.density)
         if share < 1:
@@ -74,7 +80,7 @@ class OccupancyGrid(nn.Module):
         r = self.resolution
         corner = torch.stack([chosen // (r * r), chosen // r % r, chosen % r], dim=-1)
         point = corner + torch.rand(len(chosen), 3, generator=generator, device=device)
-        density = density_at(self.low + point / r * (self.high - self.low)).float()
+        density = density_at(self.low + point / r * (self.high - self.low)).float().nan_to_num()
         self.density.mul_(decay)
         # A cell may be chosen twice: the larger value counts.
         self.density.scatter_reduce_(0, chosen, density, "amax")
@@ -87,8 +93,16 @@ class OccupancyGrid(nn.Module):
         """One sample in each interval of z-depth ``step`` [R] from near to far [R] that is in an occupied cell.
 
         With a generator all samples of a ray are shifted by one random part of a step; without, they are in the middle of
-        their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that.
+        their intervals. The last interval is cut off at ``far``, and left out if its sample is beyond that. A ray with
+        far <= near has none. In at least float32. Raises DataError for steps and bounds that are not finite, or no step.
         """
+        rays = Rays(*(_at_least_float32(x) for x in rays))
+        near, far, step = (_at_least_float32(x) for x in (near, far, step))
+        step = torch.where(far > near, step, 1.0)  # 0 / 0 steps to where nothing is wanted
+        if not bool((near.isfinite() & far.isfinite() & step.isfinite() & (step > 0)).all()):
+            raise DataError(
+                "a ray is marched along with no step, or without an end; near and far must be finite, step positive"
+            )
         shift = torch.full_like(near, 0.5)
         if generator is not None:
             shift = torch.rand(len(near), generator=generator, device=near.device)
@@ -101,6 +115,10 @@ class OccupancyGrid(nn.Module):
         ray, place = ((depths < far[:, None]) & self.contains(rays.at(depths))).nonzero().unbind(1)
         lengths = torch.minimum(step[:, None], far[:, None] - starts)
         return Samples(ray, depths[ray, place], lengths[ray, place])
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 @cache

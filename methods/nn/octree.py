@@ -95,6 +95,8 @@ class Octree(TorchCoordinates):
         """``features`` [leaves, C] on the occupied leaves, zero on their empty siblings."""
         if not self.empty_siblings:
             return SparseTensor(features, self)
+        if len(features) != len(self.occupied.coordinates(1)):
+            raise DataError(f"features of {len(features)} leaves of {len(self.occupied.coordinates(1))}")
         nodes = features.new_zeros(len(self.coordinates(1)), features.shape[1])
         return SparseTensor(nodes.index_put((self.is_occupied(),), features), self)
 
@@ -105,10 +107,11 @@ def build_octree(
     """The octree of clouds ``points`` [B, P, 3] in [-1, 1), and which leaf holds which point.
 
     The input signal of O-CNN is the average normal of a leaf: ``octree.tensor(normalize(voxels.average(normals)))``.
-    Points on the upper border, at 1 exactly, belong to the last cell.
+    Points on the upper border, at 1 exactly, belong to the last cell; so does what float32 cannot tell from 1. A point within
+    1e-7 of a cell's border may fall on either side of it.
     """
     cells = 2**depth
     scaled = (points.detach().float() + 1.0) * (cells / 2)
-    scaled = torch.where(points == 1.0, cells - 0.5, scaled)
+    scaled = torch.where(points <= 1.0, scaled.clamp(max=cells - 0.5), scaled)
     voxels = quantise(scaled, 1.0)
     return Octree(voxels.coordinates, len(points), depth, full_depth, empty_siblings=empty_siblings), voxels

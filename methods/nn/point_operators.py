@@ -7,7 +7,8 @@ and interpolation weighs by 1 / d^2, not 1 / d.
 
 Clouds are [B, N, D], padded where their sizes differ: ``lengths`` [B] says how many points of each are real. Indices are
 int64 rows of the own cloud. Positions may have any type; half precision is searched in single. Indices have no gradient;
-``group_points`` and ``interpolate`` pass it on to the features, not to the positions.
+``group_points`` and ``interpolate`` pass it on to the features, not to the positions. In float32 a point within 1e-6 of a
+ball's radius may fall on either side of it, and so may neighbours that are so nearly equally far.
 
 Points in few dimensions are searched with SciPy's k-d tree on the CPU, or in loops over all pairs where these are few. On a
 GPU, in many dimensions and in small clouds without numba the distances are computed in blocks, so that memory does not grow
@@ -17,6 +18,7 @@ with the product of the sizes. All indices and their products are int64: sizes b
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -42,9 +44,11 @@ def farthest_point_sampling(points: Tensor, count: int, start: int = 0, lengths:
     """int64 [B, count]: from ``start`` on, always the point that is farthest from those chosen; the first of several.
 
     Where a cloud has fewer distinct points than ``count``, point 0 is repeated, as in the published kernel.
-    ``points`` [B, N, D]. Raises DataError for clouds without points or ``start`` outside of them.
+    ``points`` [B, N, D]. Raises DataError for clouds without points, ``start`` outside of them or a negative ``count``.
     """
     coordinates, sizes = _clouds(points, lengths, "points")
+    if count < 0:
+        raise DataError(f"{count} points wanted of each cloud; ask for 0 or more")
     if start < 0 or start >= int(sizes.min()):
         raise DataError(f"sampling cannot start at point {start} of a cloud of {int(sizes.min())} points")
     clouds, most = len(coordinates), coordinates.shape[1]
@@ -104,20 +108,26 @@ def k_nearest(points: Tensor, queries: Tensor, k: int, lengths: Tensor | None = 
     wanted = _queries(queries, coordinates)
     if k < 1 or k > int(sizes.min()):
         raise DataError(f"{k} neighbours wanted in a cloud of {int(sizes.min())} points; lower k or drop the cloud")
-    index = torch.empty((*wanted.shape[:2], k), dtype=torch.int64, device=points.device)
-    for cloud, size in enumerate(sizes.tolist()):
-        own = coordinates[cloud, :size]
-        if _use_loops(own, wanted[cloud]):
-            _numba().nearest(own, wanted[cloud], index[cloud])
-        elif _use_tree(own):
-            found = cKDTree(own.numpy()).query(wanted[cloud].numpy(), k=[*range(1, k + 1)])[1]
-            index[cloud] = torch.from_numpy(found.reshape(-1, k))
-        else:
-            for block in _query_blocks(wanted[cloud], size):
-                nearest = _squared_distances(wanted[cloud, block], own).topk(k, dim=1, largest=False)
-                index[cloud, block] = nearest.indices
+    index = _search(coordinates, wanted, k, sizes)
     # from the found pairs anew: exact where a matrix of distances, or other rounding, is not
     return Neighbours(index, _pair_distances(coordinates, wanted, index).to(points.dtype))
+
+
+def _search(points: Tensor, queries: Tensor, k: int, sizes: Tensor) -> Tensor:
+    """int64 [B, M, k]: all of a smaller cloud's points come first, then 0."""
+    index = torch.zeros((*queries.shape[:2], k), dtype=torch.int64, device=points.device)
+    for cloud, size in enumerate(sizes.tolist()):
+        own, asking, found = points[cloud, :size], queries[cloud], index[cloud, :, : min(k, size)]
+        there = found.shape[1]
+        if _use_loops(own, asking):
+            _numba().nearest(own, asking, found)
+        elif _use_tree(own):
+            nearest = cKDTree(own.numpy()).query(asking.numpy(), k=[*range(1, there + 1)])[1]
+            found.copy_(torch.from_numpy(nearest.reshape(-1, there)))
+        else:
+            for block in _query_blocks(asking, size):
+                found[block] = _squared_distances(asking[block], own).topk(there, dim=1, largest=False).indices
+    return index
 
 
 class Ball(NamedTuple):
@@ -128,11 +138,17 @@ class Ball(NamedTuple):
 
 
 def ball_query(points: Tensor, queries: Tensor, radius: float, count: int, lengths: Tensor | None = None) -> Ball:
-    """Of ``points`` [B, N, D] the first ``count`` with distance < ``radius`` (not <=) to each of ``queries`` [B, M, D]."""
+    """Of ``points`` [B, N, D] the first ``count`` with distance < ``radius`` (not <=) to each of ``queries`` [B, M, D].
+
+    An endless radius finds all. Raises DataError for one whose square is 0 in the precision of the points.
+    """
     coordinates, sizes = _clouds(points, lengths, "points")
     wanted = _queries(queries, coordinates)
     if count < 1 or not radius > 0:
         raise DataError(f"a ball of radius {radius} with {count} points; both must be positive")
+    radius = min(radius, math.sqrt(torch.finfo(coordinates.dtype).max))  # farther is nothing whose square can be told
+    if radius * radius < torch.finfo(coordinates.dtype).tiny:
+        raise DataError(f"a ball of radius {radius}, too small for {coordinates.dtype}; scale the points up")
     index = torch.zeros((*wanted.shape[:2], count), dtype=torch.int64, device=points.device)
     found = torch.zeros(wanted.shape[:2], dtype=torch.int64, device=points.device)
     for cloud, size in enumerate(sizes.tolist()):
@@ -181,8 +197,17 @@ def _pairs_by_tree(points: Tensor, queries: Tensor, radius: float) -> Iterator[t
 
 # --------------------------------------------------------------------------------------------- grouping and interpolating
 def group_points(features: Tensor, index: Tensor) -> Tensor:
-    """[B, ..., C]: the rows ``index`` int64 [B, ...] of each cloud of ``features`` [B, N, C]."""
+    """[B, ..., C]: the rows ``index`` int64 [B, ...] of each cloud of ``features`` [B, N, C].
+
+    Raises DataError for an index outside of 0 .. N - 1 (on a GPU it would stop the queue to look, and reads another row).
+    """
     clouds, most = features.shape[:2]
+    if len(index) != clouds:
+        raise DataError(f"indices of {len(index)} clouds for the features of {clouds}")
+    if index.device.type == "cpu" and index.numel():
+        low, high = (int(x) for x in index.aminmax())
+        if low < 0 or high >= most:
+            raise DataError(f"indices from {low} to {high} in clouds of {most} points")
     offset = torch.arange(clouds, device=index.device).view(-1, *[1] * (index.dim() - 1)) * most
     rows = features.flatten(0, 1).index_select(0, (index + offset).flatten())
     return rows.view(*index.shape, features.shape[2])
@@ -191,17 +216,26 @@ def group_points(features: Tensor, index: Tensor) -> Tensor:
 def interpolate(points: Tensor, features: Tensor, queries: Tensor, k: int = 3, lengths: Tensor | None = None) -> Tensor:
     """[B, M, C]: ``features`` [B, N, C] at ``points`` [B, N, D] carried to ``queries`` [B, M, D] from the ``k`` nearest.
 
-    Weights 1 / max(d^2, 1e-10), normalised: at a point its own value. Of clouds with fewer than ``k`` points all are used.
+    Weights 1 / max(d^2, 1e-10), normalised: at a point its own value. Of a cloud with fewer than ``k`` points all are used,
+    whatever the sizes of the others. Weights are found in float32 at least, and rounded to the type of the features.
     """
-    sizes = _clouds(points, lengths, "points")[1]
-    index, distance = k_nearest(points, queries, min(k, int(sizes.min())), lengths)
-    weight = distance.to(torch.promote_types(distance.dtype, torch.float32)).clamp(min=1e-10).reciprocal()
-    weight = (weight / weight.sum(-1, keepdim=True)).to(features.dtype)
+    coordinates, sizes = _clouds(points, lengths, "points")
+    wanted = _queries(queries, coordinates)
     clouds, most, channels = features.shape
+    if features.shape[:2] != points.shape[:2] or k < 1:
+        raise DataError(
+            f"features of shape {tuple(features.shape)} at points of shape {tuple(points.shape)}, from the {k} nearest; "
+            "wanted: features of every point, and at least one neighbour"
+        )
+    k = min(k, int(sizes.max()))
+    index = _search(coordinates, wanted, k, sizes)
+    weight = _pair_distances(coordinates, wanted, index).clamp(min=1e-10).reciprocal()
+    weight = weight * (torch.arange(k, device=index.device) < sizes[:, None, None])
+    weight = (weight / weight.sum(-1, keepdim=True)).to(features.dtype)
     rows = (index + torch.arange(clouds, device=index.device)[:, None, None] * most).flatten(0, 1)
     flat = features.flatten(0, 1)
     out = functional.embedding_bag(rows, flat, per_sample_weights=weight.flatten(0, 1), mode="sum")
-    return out.view(clouds, -1, channels)
+    return out.view(*index.shape[:2], channels)
 
 
 # --------------------------------------------------------------------------------------------------------------- details
@@ -213,24 +247,32 @@ def _numba() -> Any:
 
 def _clouds(points: Tensor, lengths: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """Positions in single precision at least, without gradient, and the sizes of the clouds."""
-    if points.dim() != 3:
+    if points.dim() != 3 or not points.shape[2]:
         raise DataError(f"{name} of shape {tuple(points.shape)}; [clouds, points, dimensions] is wanted")
     clouds, most = points.shape[:2]
+    if lengths is not None and (lengths.shape != (clouds,) or lengths.is_floating_point()):
+        raise DataError(f"lengths {lengths.dtype} of shape {tuple(lengths.shape)}; integers [{clouds}] are wanted")
     sizes = torch.full((clouds,), most, device=points.device) if lengths is None else lengths.to(points.device)
     if clouds == 0 or int(sizes.min()) < 1 or int(sizes.max()) > most:
         raise DataError(
             f"clouds of {sizes.tolist()} points in {name} of shape {tuple(points.shape)}; give each at least one"
         )
     coordinates = points.detach().to(torch.promote_types(points.dtype, torch.float32)).contiguous()
-    if points.device.type == "cpu" and not bool(coordinates.isfinite().all()):
-        raise DataError(f"{name} hold a coordinate that is not finite; remove or repair the point")
+    _check_finite(coordinates, name)
     return coordinates, sizes
+
+
+def _check_finite(coordinates: Tensor, name: str) -> None:
+    if coordinates.device.type == "cpu" and not bool(coordinates.isfinite().all()):
+        raise DataError(f"{name} hold a coordinate that is not finite; remove or repair the point")
 
 
 def _queries(queries: Tensor, points: Tensor) -> Tensor:
     if queries.dim() != 3 or len(queries) != len(points) or queries.shape[2] != points.shape[2]:
         raise DataError(f"queries of shape {tuple(queries.shape)} for points of shape {tuple(points.shape)}")
-    return queries.detach().to(points.dtype).contiguous()
+    wanted = queries.detach().to(points.dtype).contiguous()
+    _check_finite(wanted, "queries")
+    return wanted
 
 
 def _use_tree(points: Tensor) -> bool:

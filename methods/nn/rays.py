@@ -41,8 +41,9 @@ def unproject(pixels: Tensor, intrinsics: Tensor) -> Tensor:
 
 def rays_through(pixels: Tensor, intrinsics: Tensor, pose: Tensor) -> Rays:
     """Rays through pixel coordinates [..., 2] (column, row; a centre is at +0.5) of cameras with camera-to-world ``pose``
-    [..., 4, 4]."""
-    directions = (pose[..., :3, :3] @ unproject(pixels, intrinsics)[..., None])[..., 0]
+    [..., 4, 4]. In the type that they have, autocast or not: with 8 bits a direction would miss its pixel."""
+    with torch.autocast(pose.device.type, enabled=False):
+        directions = (pose[..., :3, :3] @ unproject(pixels, intrinsics)[..., None])[..., 0]
     return Rays(pose[..., :3, 3].expand_as(directions), directions)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from adlbench.benchmark.api import DataError
+
 C0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
 C1 = 0.4886025119029199
 C2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
@@ -25,8 +27,13 @@ def bases(directions: Tensor, degree: int) -> Tensor:
     """The functions of bands 1 .. ``degree`` at unit ``directions`` [3, N]: [(degree + 1)^2 - 1, N], by l, then m = -l .. l.
 
     With the Condon-Shortley phase, as in Kerbl et al. 2023: the first band is C1 (-y, z, -x). Band 0 is the constant C0.
+    In the type of the directions, right to 1e-6 in float32. Raises DataError for a degree that is not 0, 1, 2 or 3.
     """
+    if degree not in range(4):
+        raise DataError(f"spherical harmonics of degree {degree}; there are those of degree 0, 1, 2 and 3")
     x, y, z = directions
+    if degree == 0:
+        return directions[:0]
     rows = [-C1 * y, C1 * z, -C1 * x]
     if degree > 1:
         xx, yy, zz = x * x, y * y, z * z
@@ -53,7 +60,13 @@ def evaluate(constant: Tensor, rest: Tensor, directions: Tensor, degree: int) ->
     Args:
         constant: [C, N] coefficients of band 0.
         rest: [K, C, N] coefficients of the bands above; those of bands above ``degree`` are not used.
+
+    bfloat16 coefficients and directions are read as float32. Raises DataError for fewer coefficients than ``degree`` needs.
     """
+    if len(rest) < num_bases(degree) - 1:
+        raise DataError(f"{1 + len(rest)} coefficients for degree {degree}, which has {num_bases(degree)}")
+    kind = torch.promote_types(torch.promote_types(constant.dtype, directions.dtype), torch.float32)
+    constant, rest, directions = constant.to(kind), rest.to(kind), directions.to(kind)
     if degree == 0:
         return C0 * constant
     values: Tensor = _Combine.apply(C0 * constant, rest, bases(directions, degree))

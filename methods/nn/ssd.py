@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
+
 _SEGMENT = 1024  # steps at a time on a CPU
 
 
@@ -28,7 +30,8 @@ def ssd_scan(
     """Outputs y [B, L, H, P] and the state after the last step [B, H, P, N].
 
     Computed in at least float32, whatever autocast says: decays are exponentials of sums. y has the type of x, the state is
-    float32 (float64 for float64).
+    float32 (float64 for float64). float32 is right to 1e-5 of the largest output. Steps are counted in 64 bits.
+    Raises DataError for shapes that do not belong together, and for a chunk of no step.
 
     Args:
         x: [B, L, H, P] with H heads of P features.
@@ -43,13 +46,24 @@ def ssd_scan(
         kind = torch.promote_types(x.dtype, torch.float32)
         batch, length, heads, width = x.shape
         groups, features = b.shape[2:]
-        if heads % groups:
-            raise ValueError(
+        if not groups or heads % groups:
+            raise DataError(
                 f"{heads} heads cannot share {groups} groups of B and C; heads must be a multiple of groups"
+            )
+        if (
+            b.shape != c.shape
+            or b.shape[:2] != x.shape[:2]
+            or dt.shape != x.shape[:3]
+            or a.shape != (heads,)
+            or chunk < 1
+        ):
+            raise DataError(
+                f"a scan of x {list(x.shape)}, dt {list(dt.shape)}, a {list(a.shape)}, b {list(b.shape)}, c {list(c.shape)} in "
+                f"chunks of {chunk}; wanted: [B, L, H, P], [B, L, H], [H], twice [B, L, G, N], and at least one step a chunk"
             )
         own, sizes = x.to(kind), dt.to(kind)
         carried = own.new_zeros(batch, heads, width, features) if state is None else state.to(kind)
-        if length == 0:
+        if x.numel() == 0:
             return x.new_empty(x.shape), carried
         # On a CPU what belongs to some hundred steps fits into the cache, and memory that was used before is used again.
         segment = chunk * max(1, _SEGMENT // chunk) if x.device.type == "cpu" else length
@@ -77,21 +91,23 @@ def _scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a: Tensor, state: Tensor,
 
     inputs = cut(x * dt.unsqueeze(-1), *shape[3:], width)  # [B, K, T, G, R, P]
     keys, queries = cut(b, groups, features), cut(c, groups, features)
-    logs = cut(dt * a, *shape[3:]).cumsum(2)  # [B, K, T, G, R]: log of the decay since the chunk began
+    # [B, K, T, G, R]: log of the decay since the chunk began. In double precision: behind a step that forgets nearly all,
+    # differences of these sums in float32 have lost the digits of small steps.
+    logs = cut((dt * a).double(), *shape[3:]).cumsum(2)
     logs = logs.movedim(2, -1)  # [B, K, G, R, T]
 
     # Within a chunk: step t sees step s <= t through exp(logs_t - logs_s).
     apart = logs.unsqueeze(-1) - logs.unsqueeze(-2)  # [B, K, G, R, T, S]
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
-    decay = apart.masked_fill(future, -torch.inf).exp()
+    decay = apart.to(x.dtype).masked_fill(future, -torch.inf).exp()
     scores = torch.einsum("bktgn,bksgn->bkgts", queries, keys).unsqueeze(3) * decay
     values = inputs.permute(0, 1, 3, 4, 2, 5)  # [B, K, G, R, S, P]
     outputs = scores @ values
 
     # What a chunk adds to the state, and the state in front of every chunk.
-    left = (logs[..., -1:] - logs).exp()  # decay from a step to the chunk's end
+    left = (logs[..., -1:] - logs).exp().to(x.dtype)  # decay from a step to the chunk's end
     added = (values * left.unsqueeze(-1)).transpose(-1, -2) @ keys.permute(0, 1, 3, 2, 4).unsqueeze(3)
-    whole = logs[..., -1].exp()[..., None, None]  # [B, K, G, R, 1, 1]
+    whole = logs[..., -1].exp().to(x.dtype)[..., None, None]  # [B, K, G, R, 1, 1]
     carried = state.view(batch, groups, heads // groups, width, features)
     fronts = []
     for decayed, new in zip(whole.unbind(1), added.unbind(1), strict=True):
@@ -99,7 +115,7 @@ def _scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a: Tensor, state: Tensor,
         carried = decayed * carried + new
     front = torch.stack(fronts, dim=1)  # [B, K, G, R, P, N]
     seen = queries.permute(0, 1, 3, 2, 4).unsqueeze(3) @ front.transpose(-1, -2)  # [B, K, G, R, T, P]
-    outputs = outputs + seen * logs.exp().unsqueeze(-1)
+    outputs = outputs + seen * logs.exp().to(x.dtype).unsqueeze(-1)
     result = outputs.permute(0, 1, 4, 2, 3, 5).reshape(batch, -1, heads, width)[:, :length]
     return result, carried.reshape(batch, heads, width, features)
 

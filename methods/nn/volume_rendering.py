@@ -4,7 +4,7 @@ Depths are z-depths t [..., S], ascending; lengths are in world units. All of it
 the network: exp(-sum of density) and the cumulative sums lose the picture in bfloat16.
 
 Packed functions take the samples of all rays as one list [M], ``ray`` [M] (ascending) saying whose each is: rays may have
-any number of them, also none. Rays and samples are counted in 64 bits.
+any number of them, also none. Rays and samples are counted in 64 bits. float32 weights are right to 1e-6.
 """
 
 from __future__ import annotations
@@ -87,22 +87,28 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, optical: Tensor, stop_below: float) -> Compositing:
-        before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
-        result = _weigh(torch.exp(-before), optical, stop_below)
-        ctx.save_for_backward(optical, *result[:2])
+        if compiled(optical):
+            result = Compositing(*_numba().composite_dense(optical, stop_below))
+        else:
+            before = torch.cat([torch.zeros_like(optical[..., :1]), optical[..., :-1].cumsum(-1)], dim=-1)
+            result = _weigh(torch.exp(-before), optical, stop_below)
+        ctx.save_for_backward(*result[:2])
         ctx.stop_below = stop_below
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_weights: Tensor, to_transmittance: Tensor, to_opacity: Tensor) -> tuple[Tensor, None]:
-        optical, weights, transmittance = ctx.saved_tensors
+        weights, transmittance = ctx.saved_tensors
+        if compiled(weights):
+            pulls = to_weights, to_transmittance, to_opacity
+            return _numba().composite_dense_gradient(weights, transmittance, ctx.stop_below, *pulls), None
         pull = to_weights + to_opacity[..., None]
         if ctx.stop_below > 0:
             pull = torch.where(transmittance >= ctx.stop_below, pull, 0.0)
         lost = pull * weights + to_transmittance * transmittance  # by an obstacle in front
         behind = lost.flip(-1).cumsum(-1).flip(-1) - lost
-        return pull * transmittance * torch.exp(-optical) - behind, None
+        return pull * (transmittance - weights) - behind, None  # what passes a sample is T less its weight
 
 
 def composite_packed(
@@ -156,7 +162,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:
     """Sum of w_i v_i: [..., S], [..., S, C] -> [..., C]."""
-    return (weights[..., None, :] @ values.float())[..., 0, :]
+    if compiled(weights):
+        total: Tensor = _numba().accumulate_dense(weights, values.to(weights.dtype))
+        return total
+    return (weights[..., None, :] @ values.to(weights.dtype))[..., 0, :]
 
 
 def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,5 +182,5 @@ def expected_depth(weights: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _numba() -> Any:
-    """The compiled functions for packed samples, imported when they are needed: numba takes a second."""
+    """The compiled functions, imported when they are needed: numba takes a second."""
     return importlib.import_module("adlbench.methods.nn.volume_rendering_numba")

@@ -2,7 +2,8 @@
 
 Only voxels that are there are stored: ``links`` says where. A voxel that is not there counts as density 0 and colour
 coefficients 0. As in the released code density is interpolated before it is cut off at 0, and a colour is the sum of the
-harmonics plus 0.5, at least 0, without an upper bound. Rows and cells are counted in 64 bits.
+harmonics plus 0.5, at least 0, without an upper bound. Rows and cells are counted in 64 bits. Points and directions are
+read in at least float32, as the tables are; values are right to 1e-5 in float32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import spherical_harmonics
 
 
@@ -34,26 +36,29 @@ class SparseVoxels(nn.Module):
         return len(self.density)
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Points [M, 3] in world units and unit directions [M, 3] -> density [M] and rgb [M, 3], both at least 0."""
+        """Points [M, 3] in world units and unit directions [M, 3] -> density [M] and rgb [M, 3], both at least 0.
+
+        Points beyond the box get the value at its border. Raises DataError for points that are not finite.
+        """
+        points, directions = (x if x.dtype == torch.float64 else x.float() for x in (points, directions))
         rows, weights = self.neighbours(points)
         there = (rows >= 0) * weights
         rows = rows.clamp(min=0)
         if len(self) == 0:
-            return points.new_zeros(len(points)), points.new_full((len(points), 3), 0.5)
+            nothing = self.density.sum() + self.harmonics.sum()  # 0, and a way for the gradient, also to no voxel
+            return nothing.expand(len(points)), nothing.add(0.5).expand(len(points), 3)
         density = (self.density[rows] * there).sum(1)
         bag = nn.functional.embedding_bag
         coefficients = bag(rows, self.harmonics, mode="sum", per_sample_weights=there.to(self.harmonics.dtype))
-        basis = torch.cat(
-            [
-                torch.full_like(directions[:1, :1].t().expand(1, len(directions)), spherical_harmonics.C0),
-                *([spherical_harmonics.bases(directions.t(), self.degree)] if self.degree else []),
-            ]
-        )  # [K, M]
-        rgb = (coefficients.view(len(points), 3, -1) * basis.t().unsqueeze(1)).sum(-1)
+        constant = directions.new_full((1, len(directions)), spherical_harmonics.C0)
+        basis = torch.cat([constant, spherical_harmonics.bases(directions.t(), self.degree)])  # [K, M]
+        rgb = (coefficients.view(len(points), 3, len(basis)) * basis.t().unsqueeze(1)).sum(-1)
         return density.clamp(min=0), (rgb + 0.5).clamp(min=0)
 
     def neighbours(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [M, 8] of the voxels around points [M, 3], -1 for those that are not there, and their trilinear weights."""
+        if points.device.type == "cpu" and not bool(points.isfinite().all()):
+            raise DataError("a point of a ray is not finite; check the camera, near and far")
         place = (points - self.low) / (self.high - self.low) * self.resolution - 0.5
         place = place.clamp(0, self.resolution - 1)
         corner = place.detach().floor().clamp(max=max(self.resolution - 2, 0))
@@ -109,7 +114,10 @@ class SparseVoxels(nn.Module):
 
     def total_variation(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean over stored voxels ``rows`` [M] (a random few a step) of sqrt(dx^2 + dy^2 + dz^2), equation 3, for the density
-        and for the harmonics; differences are to the next voxel along each axis, none at the border or where none is."""
+        and for the harmonics; differences are to the next voxel along each axis, none at the border or where none is. 0 for
+        no voxel."""
+        if not len(rows):
+            return self.density[rows].sum(), self.harmonics[rows].sum()
         places = (self.links >= 0).nonzero()  # in the order of the rows
         place = places[rows]
         squares: list[Tensor] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
 from adlbench.benchmark.api import AdlbenchError
@@ -47,6 +47,17 @@ def test_parallel_planes() -> None:
     assert found.chamfer_l2 == pytest.approx(2 * 0.09)
     assert found.f_score(0.29) == 0
     assert found.f_score(0.31) == 1
+
+
+def test_one_point_repeated_points_and_none() -> None:
+    one, two = np.array([[1.0, -2, 3]]), np.array([[1.0, -2, 3], [1.0, -2, 4], [1.0, -2, 4]])
+    found = compare_surfaces(one, two)
+    assert found.chamfer_l1 == pytest.approx((0 + 2 / 3) / 2)
+    assert found.chamfer_l2 == pytest.approx(2 / 3)
+    assert compare_surfaces(one.astype(np.float32), two.astype(np.float16)).chamfer_l2 == pytest.approx(2 / 3)
+    for pair in ((one[:0], one), (one, one[:0])):
+        with pytest.raises(AdlbenchError, match="both sets need at least one"):
+            compare_surfaces(*pair)
 
 
 def test_concentric_spheres() -> None:
@@ -112,6 +123,36 @@ def test_earth_movers_distance_is_the_best_assignment_or_little_above(number: in
     assert exact - 1e-9 <= doubled <= 1.03 * exact
 
 
+def exact_transport(cost: Array) -> float:
+    """The linear programme: each point gives, and takes, what it must."""
+    sources, targets = cost.shape
+    gives = np.kron(np.eye(sources), np.ones(targets))
+    takes = np.kron(np.ones(sources), np.eye(targets))
+    shares = np.concatenate([np.full(sources, 1 / sources), np.full(targets, 1 / targets)])
+    return float(linprog(cost.ravel(), A_eq=np.concatenate([gives, takes]), b_eq=shares).fun)
+
+
+@pytest.mark.parametrize("kind", ["spread", "lattice", "clusters", "outlier", "far away", "repeated"])
+@pytest.mark.parametrize("seed", range(4))
+def test_earth_movers_distance_is_that_of_the_linear_programme(kind: str, seed: int) -> None:
+    """Never below, and above by 2 % or by 2e-3 of the largest distance; clusters converge slowly."""
+    rng = np.random.default_rng(seed)
+    points, truth = rng.normal(size=(rng.integers(1, 25), 3)), rng.normal(size=(rng.integers(1, 25), 3))
+    if kind == "lattice":
+        points, truth = np.round(points), np.round(truth)
+    elif kind == "clusters":
+        truth = truth * 1e-3 + points[rng.integers(0, len(points), len(truth))]
+    elif kind == "outlier":
+        truth[0] += 100
+    elif kind == "far away":
+        points, truth = points + 1e4, truth + 1e4
+    elif kind == "repeated":
+        points, truth = np.repeat(points, 2, 0), np.repeat(truth, 3, 0)
+    cost = cdist(points, truth)
+    exact, found = exact_transport(cost), earth_movers_distance(points, truth)
+    assert exact - 1e-9 * cost.max() <= found <= exact + max(0.02 * exact, 2e-3 * cost.max())
+
+
 def test_earth_movers_distance_of_unequal_sets_and_of_none() -> None:
     """Half of the mass of one point goes to each of two; one set with more copies is as far as the entropy blurs it."""
     assert earth_movers_distance(np.zeros((1, 3)), np.array([[1.0, 0, 0], [0, 3, 0]])) == pytest.approx(2)
@@ -121,6 +162,14 @@ def test_earth_movers_distance_of_unequal_sets_and_of_none() -> None:
     assert earth_movers_distance(points, np.concatenate([points, points])) < 0.02 * np.ptp(points)
     with pytest.raises(AdlbenchError, match="0 and 50 points"):
         earth_movers_distance(points[:0], points)
+    for bad in (np.nan, np.inf):
+        for others in (points, points[:40]):  # exact, and by Sinkhorn, which would never end
+            with pytest.raises(AdlbenchError, match="earth mover's distance of a point that is not finite"):
+                earth_movers_distance(points * bad, others)
+            with pytest.raises(AdlbenchError, match="surfaces of a point that is not finite"):
+                compare_surfaces(others, points * bad)
+    with pytest.raises(AdlbenchError, match="more than 1e150 apart"):
+        earth_movers_distance(points * 1e200, points[:40])
     many = np.broadcast_to(np.zeros(3), (2**16, 3))
     with pytest.raises(AdlbenchError, match="65,536 and 32,768 points keeps tables of 16 GiB"):
         earth_movers_distance(many, many[: 2**15])

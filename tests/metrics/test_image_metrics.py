@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.metrics import image as image_metrics
 from adlbench.benchmark.metrics.image import MAX_PSNR, psnr, quantize, ssim
 
 
@@ -67,6 +68,50 @@ def test_ssim_equals_skimage_with_the_gaussian_window(pair: tuple[torch.Tensor, 
     assert ssim(*pair).item() == pytest.approx(expected, abs=1e-5)
     box = metrics.structural_similarity(image, reference, channel_axis=0, data_range=1.0)
     assert abs(box - expected) > 1e-3  # skimage's default is another quantity
+
+
+@pytest.mark.parametrize("size", [(11, 11), (11, 150), (150, 11), (74, 75), (138, 139)])
+@pytest.mark.parametrize("block", [1, 7, image_metrics.BLOCK])
+def test_ssim_equals_skimage_at_the_borders_of_its_blocks(
+    size: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    monkeypatch.setattr(image_metrics, "BLOCK", block)
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    image, noise = torch.rand(2, 2, 3, *size, generator=torch.Generator().manual_seed(3))
+    reference = 0.7 * image + 0.3 * noise
+    found = ssim(image, reference)
+    for item in range(2):
+        pair = (x[item].double().numpy() for x in (image, reference))
+        expected = metrics.structural_similarity(*pair, channel_axis=0, **options)
+        assert found[item].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_of_ssim_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against finite differences of scikit-image's value in float64."""
+    metrics = pytest.importorskip("skimage.metrics")
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    image, reference = torch.rand(2, 1, 15, 17, generator=torch.Generator().manual_seed(4))
+    monkeypatch.setattr(image_metrics, "BLOCK", 3)
+    (found,) = torch.autograd.grad(ssim(image.requires_grad_(), reference), image)
+    start, step = image.detach().double().numpy(), 1e-5
+    for place in ((0, 0, 0), (0, 7, 8), (0, 14, 3), (0, 5, 16)):
+        values = []
+        for sign in (1, -1):
+            moved = start.copy()
+            moved[place] += sign * step
+            values.append(metrics.structural_similarity(moved, reference.double().numpy(), channel_axis=0, **options))
+        assert found[place].item() == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
+
+
+def test_no_image_and_bfloat16(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    assert ssim(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16)).shape == (0,)
+    assert psnr(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16)).shape == (0,)
+    half = [x.bfloat16() for x in pair]
+    assert torch.equal(ssim(*half), ssim(*(x.float() for x in half)))
+    assert torch.equal(psnr(*half), psnr(*(x.float() for x in half)))
+    with pytest.raises(AdlbenchError, match="0 channels"):
+        ssim(torch.zeros(0, 16, 16), torch.zeros(0, 16, 16))
 
 
 def test_ssim_differs_from_torchmetrics_by_the_border_only(pair: tuple[torch.Tensor, torch.Tensor]) -> None:

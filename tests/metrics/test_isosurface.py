@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 
+from adlbench.benchmark.api import AdlbenchError
+from adlbench.benchmark.metrics import isosurface
 from adlbench.benchmark.metrics.isosurface import extract_mesh, sample_field
 
 CENTRE = np.array([0.1, -0.05, 0.03])
@@ -78,6 +80,39 @@ def test_no_surface_gives_an_empty_mesh(value: float) -> None:
     vertices, faces = extract_mesh(np.full((9, 9, 9), value, dtype=np.float32))
     assert vertices.shape == (0, 3)
     assert faces.shape == (0, 3)
+
+
+def test_more_vertices_than_can_be_numbered_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound itself is 2^31. A surface everywhere: scikit-image's vertices, by its edges and at most as many again."""
+    values = np.random.default_rng(0).standard_normal((11, 11, 11)).astype(np.float32)
+    crossed = sum(int((np.sign(values).astype(int) * np.roll(np.sign(values), -1, axis) < 0).take(range(10), axis).sum())
+                  for axis in range(3))  # fmt: skip
+    vertices, _ = extract_mesh(values)
+    assert crossed < len(vertices) < 2 * crossed
+    monkeypatch.setattr(isosurface, "MAX_VERTICES", 2 * crossed)
+    with pytest.raises(AdlbenchError, match=f"a surface through {crossed:,} edges"):
+        extract_mesh(values)
+    monkeypatch.setattr(isosurface, "MAX_VERTICES", 2 * crossed + 1)
+    np.testing.assert_array_equal(extract_mesh(values)[0], vertices)
+    smooth = extract_mesh(everywhere(ball, 10))[0]
+    assert len(smooth) == isosurface._crossed_edges(everywhere(ball, 10))
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 0), (1, 1, 1), (4, 5, 4), (4, 4)])
+def test_values_that_are_on_no_cube_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(AdlbenchError, match="a cube of at least two points"):
+        extract_mesh(np.ones(shape, dtype=np.float32))
+    with pytest.raises(AdlbenchError, match="on 0 cells"):
+        sample_field(ball, 0)
+
+
+def test_one_cell_and_a_surface_at_the_border() -> None:
+    """x = -0.5 in the only cell there is; and the zero exactly on the outermost points, which belong to neither side."""
+    values = everywhere(lambda p: p[:, 0] + 0.5, 1)
+    vertices, faces = extract_mesh(values)
+    np.testing.assert_allclose(vertices[:, 0], -0.5)
+    assert len(faces) == 2
+    assert len(extract_mesh(everywhere(lambda p: p[:, 0] + 1, 4))[1]) == 0
 
 
 def test_holes_of_nan_do_not_reach_the_mesh() -> None:

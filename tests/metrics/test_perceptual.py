@@ -73,6 +73,24 @@ def test_trunk_is_the_files_and_input_is_scaled(trunk: Path) -> None:
     torch.testing.assert_close(metric(image, image), torch.zeros(2))
 
 
+def test_no_image_bfloat16_and_autocast(trunk: Path) -> None:
+    metric = LPIPS("alex")
+    assert metric(torch.zeros(0, 3, 40, 40), torch.zeros(0, 3, 40, 40)).shape == (0,)
+    image, reference = torch.rand(2, 2, 3, 40, 33, generator=torch.Generator().manual_seed(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = metric(image, reference)
+    assert torch.equal(inside, metric(image, reference))
+    half = image.bfloat16(), reference.bfloat16()
+    assert torch.equal(metric(*half), metric(*(x.float() for x in half)))
+
+
+def test_images_that_would_be_spread_over_others_are_refused(trunk: Path) -> None:
+    metric, image, grey = LPIPS("alex"), torch.zeros(2, 3, 40, 33), torch.zeros(2, 1, 40, 33)
+    for pair in ((image, image[:1]), (image, grey), (image, image[0]), (grey, grey)):
+        with pytest.raises(AdlbenchError, match=r"both must be \[N, 3, height, width\]"):
+            metric(*pair)
+
+
 def test_images_that_are_too_small_have_no_value(trunk: Path) -> None:
     with pytest.raises(LPIPSUnavailable, match="at least 31 pixels"):
         LPIPS("alex")(torch.zeros(1, 3, 24, 24), torch.zeros(1, 3, 24, 24))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import feature_grids
 from adlbench.methods.nn.feature_grids import PLANES, DenseGrid, HashGrid, TriPlane, read_planes
 
@@ -21,17 +22,24 @@ def hash_grid(dtype: torch.dtype = torch.float64) -> HashGrid:
     return grid
 
 
-def tiny_cuda_nn(table: np.ndarray, point: np.ndarray) -> np.ndarray:
+def tiny_cuda_nn(
+    table: np.ndarray,
+    point: np.ndarray,
+    levels: int = LEVELS,
+    rows: int = TABLE,
+    coarsest: int = COARSEST,
+    finest: int = FINEST,
+) -> np.ndarray:
     """grid.h of tiny-cuda-nn for one point, corner by corner."""
     out, offset = [], 0
-    growth = (FINEST / COARSEST) ** (1 / (LEVELS - 1))
-    for level in range(LEVELS):
-        scale = COARSEST * growth**level - 1
+    growth = (finest / coarsest) ** (1 / max(1, levels - 1))
+    for level in range(levels):
+        scale = coarsest * growth**level - 1
         resolution = math.ceil(scale) + 1
-        size = min((resolution**3 + 7) // 8 * 8, TABLE)
+        size = min((resolution**3 + 7) // 8 * 8, rows)
         place = scale * point + 0.5
         corner, share = np.floor(place).astype(int), place - np.floor(place)
-        value = np.zeros(FEATURES)
+        value = np.zeros(table.shape[1])
         for bits in range(8):
             moved = [(bits >> axis) & 1 for axis in range(3)]
             weight = np.prod([share[i] if moved[i] else 1 - share[i] for i in range(3)])
@@ -80,8 +88,71 @@ def test_hashes_far_beyond_2_to_the_31() -> None:
     read = grid((corners.double() - 0.5).clamp(min=0) / (finest - 1))
     wanted = [(x ^ (y * 2654435761) % 2**32 ^ (z * 805459861) % 2**32) % TABLE for x, y, z in corners.tolist()[1:]]
     np.testing.assert_allclose(read[1:, 0].tolist(), wanted, atol=1e-4)
-    with pytest.raises(ValueError, match="fewer than 2\\^21"):
+    with pytest.raises(DataError, match="fewer than 2\\^21"):
         HashGrid(2, 1, TABLE, 16, 2**21)
+
+
+def reserved(*shape: int) -> np.ndarray:
+    """float32 zeros; memory is reserved for them, and used only where it is written or read."""
+    try:
+        return np.zeros(shape, dtype=np.float32)
+    except MemoryError:
+        pytest.skip(f"this machine does not reserve {4 * math.prod(shape) / 2**30:.0f} GiB")
+
+
+@pytest.mark.usefixtures("backend")
+def test_rows_beyond_2_to_the_31() -> None:
+    """A hashed level of 2^31 rows and a dense one behind it."""
+    grid = HashGrid(2, 1, TABLE, 9, 9)
+    grid.sizes, grid.scales, grid.resolutions = [2**31, 1000], [4000.0, 8.0], [4001, 9]
+    table = reserved(sum(grid.sizes), 1)
+    x, y, z = 1234, 3456, 2345
+    hashed = (x ^ (y * 2654435761) % 2**32 ^ (z * 805459861) % 2**32) % 2**31
+    table[hashed], table[2**31 + 2 + 9 * 3 + 81 * 4] = 3.0, 5.0
+    grid.table = torch.nn.Parameter(torch.from_numpy(table), requires_grad=False)
+    place = torch.tensor([[x, y, z]], dtype=torch.float64)
+    assert grid(((place - 0.5) / 4000).float())[0, 0].item() == pytest.approx(3.0, abs=0.02)  # float32 places to 4e-4
+    dense = torch.tensor([[2.0, 3.0, 4.0]])
+    assert grid((dense - 0.5) / 8)[0, 1].item() == pytest.approx(5.0, abs=1e-4)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("seed", range(4))
+def test_random_hash_grids_equal_tiny_cuda_nn_in_value_and_gradient(seed: int) -> None:
+    """Any sizes, points on cells' borders and twice the same; the table's gradient is the sum of the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    levels, table, coarsest, finest = ((1, 8, 1, 7), (2, 100, 2, 9), (3, 64, 3, 50), (5, 24, 1, 33))[seed]
+    grid = HashGrid(levels, 2, table, coarsest, finest).double()
+    torch.nn.init.normal_(grid.table, generator=generator)
+    lattice = torch.randint(0, 2 * coarsest + 1, (20, 3), generator=generator).double() / (2 * coarsest)
+    points = torch.cat([lattice, lattice[:5], torch.rand(20, 3, dtype=torch.float64, generator=generator)])
+    rows = grid.table.detach().numpy()
+    wanted = np.stack([tiny_cuda_nn(rows, p, levels, table, coarsest, finest) for p in points.numpy()])
+    got = grid(points)
+    np.testing.assert_allclose(got.detach().numpy(), wanted, atol=1e-12)
+    pull = torch.randn(got.shape, dtype=torch.float64, generator=generator)
+    (gradient,) = torch.autograd.grad(got, grid.table, pull)
+    direction = torch.randn(grid.table.shape, dtype=torch.float64, generator=generator)
+    moved = np.stack([tiny_cuda_nn(direction.numpy(), p, levels, table, coarsest, finest) for p in points.numpy()])
+    assert float((gradient * direction).sum()) == pytest.approx(float((pull.numpy() * moved).sum()))
+
+
+@pytest.mark.usefixtures("backend")
+def test_what_is_not_a_number_stays_so_and_what_is_endless_is_at_the_border() -> None:
+    grid = hash_grid(torch.float32)
+    points = torch.tensor([[math.nan, 0.5, 0.5], [0.2, 0.3, 0.4], [math.inf, 0.5, -math.inf]])
+    read = grid(points)
+    assert read[0].isnan().all()
+    assert torch.equal(read[1:], grid(torch.tensor([[0.2, 0.3, 0.4], [1.0, 0.5, 0.0]])))
+
+
+@pytest.mark.parametrize("wrong", [{"levels": 0}, {"coarsest": 0}, {"table_size": 0}, {"coarsest": 16, "finest": 8}])
+def test_grids_that_cannot_be_are_named(wrong: dict[str, int]) -> None:
+    with pytest.raises(DataError, match="wanted: at least one of each"):
+        HashGrid(**wrong)
+    for grid in (HashGrid(2, 2, 64, 4, 8), DenseGrid(5, 3), TriPlane(5, 3)):
+        with pytest.raises(DataError, match=r"\(4, 6\); \[..., 3\] is wanted"):
+            grid(torch.rand(4, 6))
 
 
 def test_hash_grid_sizes_and_start() -> None:
@@ -162,6 +233,31 @@ def test_the_three_planes_are_distinct() -> None:
             moved[:, axis] = -moved[:, axis]
             same = torch.allclose(read_planes(alone[None], moved[None])[0], read)
             assert same == (axis not in axes)
+
+
+def test_dense_grids_and_planes_of_more_than_2_to_the_31_values() -> None:
+    side = 1300
+    grid, values = DenseGrid(2, 1), reserved(1, 1, side, side, side)
+    values[0, 0, side - 1, side - 2, side - 3] = 5.0  # z, y, x
+    grid.values = torch.nn.Parameter(torch.from_numpy(values), requires_grad=False)
+    place = 2 * torch.tensor([[side - 3, side - 2, side - 1]], dtype=torch.float64) / (side - 1) - 1
+    assert grid(place.float()).item() == pytest.approx(5.0, abs=1e-2)
+    side = 27_000
+    planes, table = TriPlane(2, 1), reserved(3, 1, side, side)
+    table[2, 0, side - 2, side - 5] = 5.0  # the plane yz: z, y
+    planes.planes = torch.nn.Parameter(torch.from_numpy(table), requires_grad=False)
+    place = 2 * torch.tensor([[0, side - 5, side - 2]], dtype=torch.float64) / (side - 1) - 1
+    assert planes(place.float()).item() == pytest.approx(5.0, abs=0.1)  # float32 tells places apart to 2e-3 of a cell
+
+
+def test_planes_that_a_network_made_in_bfloat16_are_read_as_float32() -> None:
+    planes, points = torch.randn(2, 3, 4, 6, 6).bfloat16(), torch.rand(2, 7, 3) * 2 - 1
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            read = read_planes(planes, points)
+        assert torch.equal(read, read_planes(planes.float(), points))
+    assert read_planes(planes, points[:, :0]).shape == (2, 0, 4)
+    assert read_planes(planes[:0], points[:0]).shape == (0, 7, 4)
 
 
 def test_planes_of_a_batch_are_read_each_for_itself() -> None:

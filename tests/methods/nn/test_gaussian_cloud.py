@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.gaussian_cloud import (
     GaussianCloud,
     View,
@@ -102,6 +103,25 @@ def test_a_gaussian_that_is_not_a_number_is_not_drawn() -> None:
         view = render(made)
         assert not view.visible[3]
         torch.testing.assert_close(view.rgb, render(others).rgb)
+
+
+def test_a_gaussian_exactly_at_the_camera_spoils_no_gradient() -> None:
+    """It is before the near plane, and its direction is none: 0 / 0."""
+    made = cloud(degree=3)
+    with torch.no_grad():
+        made.means[:, 2] = -POSE[:3, 3]  # no rotation
+    view = render(made, degree=3)
+    assert view.rgb.isfinite().all()
+    assert not view.visible[2]
+    for gradient in torch.autograd.grad(view.rgb.sum(), list(made.parameters())):
+        assert gradient.isfinite().all()
+        assert not gradient[..., 2].any()
+
+
+def test_no_points_and_points_that_are_not_finite_are_refused() -> None:
+    for points in (torch.zeros(0, 3), torch.full((2, 3), math.nan)):
+        with pytest.raises(DataError, match="at least one, and all of them finite"):
+            neighbour_distances(points)
 
 
 def test_gradient_of_the_whole_rendering_is_the_finite_difference() -> None:

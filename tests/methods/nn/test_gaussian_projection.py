@@ -100,6 +100,49 @@ def test_what_is_nearer_than_the_near_plane_is_not_drawn_and_stays_finite() -> N
         assert torch.isfinite(parameter.grad).all()
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_gaussian_and_one(count: int) -> None:
+    seen = project(*gaussians(count), pose(), INTRINSICS, WIDTH, HEIGHT, NEAR)
+    assert [x.shape[-1] for x in seen] == [count] * 4
+
+
+def test_float32_and_what_is_given_in_bfloat16() -> None:
+    """Against float64: positions to 1e-4 pixels. Means of 8 bits are taken as they are; nothing else is rounded to that."""
+    camera = (pose(), INTRINSICS, WIDTH, HEIGHT, NEAR)
+    exact = project(*gaussians(200), *camera)
+    single = [x.float() for x in gaussians(200)]
+    found = project(*single, *camera)
+    assert all(x.dtype == torch.float32 for x in found)
+    torch.testing.assert_close(found.means2d.double(), exact.means2d, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.conics.double(), exact.conics, atol=1e-6, rtol=1e-4)
+    half = [x.bfloat16() for x in single]
+    for got, wanted in zip(project(*half, *camera), project(*(x.float() for x in half), *camera)):
+        assert torch.equal(got, wanted)
+
+
+def test_autocast_changes_neither_the_projection_nor_its_gradient() -> None:
+    results = []
+    for enabled in (True, False):
+        parameters = [x.float().requires_grad_() for x in gaussians()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            seen = project(*parameters, pose().float(), INTRINSICS.float(), WIDTH, HEIGHT, NEAR)
+            (seen.means2d.sum() + seen.conics.sum() + seen.depths.sum()).backward()
+        results.append([*seen, *(x.grad for x in parameters)])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_drawn_and_leaves_the_others_alone(bad: float) -> None:
+    exact = project(*gaussians(5), pose(), INTRINSICS, WIDTH, HEIGHT, NEAR)
+    for which in range(3):
+        values = gaussians(5)
+        values[which][:, 2] = bad
+        seen = project(*values, pose(), INTRINSICS, WIDTH, HEIGHT, NEAR)
+        assert (seen.variances[:, 2] == 0).all()
+        others = [0, 1, 3, 4]
+        assert all(torch.equal(x[..., others], y[..., others]) for x, y in zip(seen, exact))
+
+
 def test_gradients() -> None:
     means, quaternions, scales = gaussians(6, spread=2.5)  # some beyond the clamp
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import gaussian_rasterizer
 from adlbench.methods.nn.gaussian_rasterizer import Raster, rasterize
 from adlbench.methods.nn.gaussian_tiles import bin_gaussians, pixel_boxes
@@ -258,6 +259,45 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert raster.features.dtype == raster.opacity.dtype == torch.float32
     rounded = gaussians._replace(opacities=half.opacities.float(), features=half.features.float())
     assert torch.equal(raster.features, rasterize(*rounded, 20, 20).features)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_autocast_changes_neither_the_image_nor_its_gradient(backend: str) -> None:
+    pytest.importorskip(backend)
+    results = []
+    for enabled in (True, False):
+        gaussians = with_gradients(scene(200, 20, 20, torch.float32))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            raster = rasterize(*gaussians, 20, 20, backend=backend)
+            results.append([*raster, *gradients(gaussians, *raster[:2])])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [*((name, bad) for name in ("means2d", "conics") for bad in (math.nan, math.inf)), ("opacities", math.nan)],
+)
+def test_what_is_not_finite_is_not_drawn(backend: str, name: str, bad: float) -> None:
+    pytest.importorskip(backend)
+    gaussians = scene(40, 20, 20, torch.float32)
+    others = torch.arange(40) != 7
+    wanted = rasterize(*(x[..., others] for x in gaussians), 20, 20, backend=backend)
+    broken = getattr(gaussians, name).clone()
+    broken[..., 7] = bad
+    free = with_gradients(gaussians._replace(**{name: broken}))
+    raster = rasterize(*free, 20, 20, backend=backend)
+    torch.testing.assert_close(raster.features, wanted.features)
+    for grad in gradients(free, *raster[:2]):
+        assert bool(grad[..., others].isfinite().all())
+
+
+def test_wrong_use_is_named() -> None:
+    gaussians = scene(5, 10, 10)
+    with pytest.raises(DataError, match=r"\[5, 5, 5, 4, 5, 5\] Gaussians"):
+        rasterize(*gaussians._replace(opacities=gaussians.opacities[:4]), 10, 10)
+    with pytest.raises(DataError, match="on 0 x 10 pixels"):
+        rasterize(*gaussians, 0, 10)
 
 
 def test_visible_are_those_that_reach_one_in_255_at_a_pixel() -> None:

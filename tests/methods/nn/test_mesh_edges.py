@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial import Delaunay
 
 from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.mesh_edges import EdgeMesh, MeshConv, edge_features, pool_edges, unpool_edges
@@ -50,6 +51,17 @@ def test_edges_in_three_faces_are_named() -> None:
         EdgeMesh.from_faces(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))
     with pytest.raises(DataError, match="at least one face"):
         EdgeMesh.from_faces(np.zeros((0, 3), dtype=np.int64))
+    for faces in ([[0, 1, 1]], [[2, 1, 2]], [[0, 0, 1]], [[0, 1, -1]]):
+        with pytest.raises(DataError, match="a vertex twice, or one below 0"):
+            EdgeMesh.from_faces(np.array(faces))
+    with pytest.raises(DataError, match="have no area"):
+        edge_features(np.zeros((3, 3)), np.array([[0, 1, 2]]))
+    with pytest.raises(DataError, match="not finite"):
+        edge_features(np.full((3, 3), np.nan), np.array([[0, 1, 2]]))
+    with pytest.raises(DataError, match="features of 5 edges for a mesh of 6"):
+        pool_edges(torch.zeros(5, 1), EdgeMesh.from_faces(TETRAHEDRON), 3)
+    with pytest.raises(DataError, match=r"\(6, 3\) for 6 edges"):
+        MeshConv(1, 1)(torch.zeros(6, 1), torch.zeros(6, 3, dtype=torch.int64))
     with pytest.raises(DataError, match="pooling to 0"):
         pool_edges(torch.zeros(6, 1), EdgeMesh.from_faces(TETRAHEDRON), 0)
 
@@ -89,6 +101,29 @@ def test_collapses_leave_a_closed_mesh(target: int) -> None:
     assert torch.equal(pooled.origin.unique(), torch.arange(len(pooled.features)))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_collapses_leave_a_mesh_where_there_are_borders_and_holes(seed: int) -> None:
+    """A triangulated square, a torus, a ball with holes: still manifold, of the same kind, and the neighbours are right."""
+    rng = np.random.default_rng(seed)
+    square = Delaunay(rng.random((50, 2))).simplices.astype(np.int64)
+    torus = np.asarray(trimesh.creation.torus(1, 0.3, major_sections=8, minor_sections=6).faces, dtype=np.int64)
+    holes = ball()[1][rng.permutation(320)[:270]]
+    mesh = EdgeMesh.from_faces((square, torus, holes)[seed])
+    euler = len(np.unique(mesh.ends)) - len(mesh.ends) + len(mesh.face_edges)
+    features = torch.rand(len(mesh.ends), 3, generator=torch.Generator().manual_seed(seed))
+    for target in (len(mesh.ends) * 2 // 3, len(mesh.ends) // 3, 1):
+        left = pool_edges(features, mesh, target).mesh
+        faces = [set(edges) for edges in left.face_edges.tolist()]
+        assert set(np.bincount(left.face_edges.ravel(), minlength=len(left.ends))) <= {1, 2}
+        assert len({tuple(sorted(np.unique(left.ends[list(edges)]))) for edges in faces}) == len(faces)
+        assert len(np.unique(left.ends, axis=0)) == len(left.ends)
+        assert len(np.unique(left.ends)) - len(left.ends) + len(faces) == euler
+        for edge, (a, b, c, d) in enumerate(left.neighbours.tolist()):
+            around = [each for each in faces if edge in each]
+            assert all({edge, *pair} in around for pair in ((a, b), (c, d)) if pair != (-1, -1))
+            assert sum(pair != (-1, -1) for pair in ((a, b), (c, d))) == len(around)
+
+
 def test_the_weakest_edge_goes_first_and_features_are_means() -> None:
     mesh = EdgeMesh.from_faces(ball()[1])
     features = torch.arange(1.0, 481.0)[:, None]
@@ -122,6 +157,29 @@ def test_gradients_of_pooling_and_unpooling() -> None:
         return unpool_edges(pool_edges(x, mesh, 90).features, [first])
 
     assert torch.autograd.gradcheck(net, features.requires_grad_())
+
+
+def test_no_edges_no_channels_and_bfloat16() -> None:
+    conv = MeshConv(2, 3)
+    assert conv(torch.zeros(0, 2), torch.zeros(0, 4, dtype=torch.int64)).shape == (0, 3)
+    mesh = EdgeMesh.from_faces(ball()[1])
+    assert pool_edges(torch.zeros(480, 0), mesh, 400).features.shape[1] == 0
+    features = torch.rand(480, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    half, exact = pool_edges(features, mesh, 60), pool_edges(features.float(), mesh, 60)
+    assert torch.equal(half.features, exact.features.bfloat16())  # means of dozens, rounded once
+    assert torch.equal(half.origin, exact.origin)
+    neighbours = torch.from_numpy(mesh.neighbours)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(features.float(), neighbours)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), conv(features.float(), neighbours), atol=0.03, rtol=0.03)
+
+
+def test_float32_convolution_to_1e_5_of_float64() -> None:
+    mesh, conv = EdgeMesh.from_faces(ball()[1]), MeshConv(5, 8)
+    features, neighbours = torch.randn(480, 5), torch.from_numpy(mesh.neighbours)
+    single = conv(features, neighbours)
+    torch.testing.assert_close(single.double(), conv.double()(features.double(), neighbours), atol=1e-5, rtol=1e-5)
 
 
 def test_vertices_beyond_2_to_the_31() -> None:

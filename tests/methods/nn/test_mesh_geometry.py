@@ -151,7 +151,10 @@ def test_a_patch_at_the_border_and_one_of_a_single_vertex() -> None:
     ("vertices", "faces", "message"),
     [
         (np.zeros((3, 2)), np.array([[0, 1, 2]]), "vertices of shape"),
-        (np.full((3, 3), np.nan), np.array([[0, 1, 2]]), "finite"),
+        (np.full((3, 3), np.nan), np.array([[0, 1, 2]]), "not finite"),
+        (np.full((3, 3), -np.inf), np.array([[0, 1, 2]]), "not finite"),
+        (np.eye(3), np.array([[0.0, 1, 2]]), "faces of float64; integers"),
+        (np.eye(3), np.array([[-1, 1, 2]]), "name vertices -1..2"),
         (np.eye(3), np.zeros((0, 3), dtype=np.int64), "at least one face"),
         (np.eye(3), np.array([[0, 1, 3]]), "name vertices 0..3 of 3"),
         (np.eye(3), np.array([[0, 1, 1]]), "have no area"),
@@ -162,5 +165,74 @@ def test_what_is_no_mesh_is_named(vertices: np.ndarray, faces: np.ndarray, messa
         TriangleMesh(vertices, faces)
     with pytest.raises(DataError, match="eigenvectors wanted"):
         sphere(1).spectrum(1000)
+    with pytest.raises(DataError, match="around vertex 42 of 42"):
+        PolarPatches(sphere(1)).patch(42, 0.1)
+    with pytest.raises(DataError, match="radius 0 or more"):
+        PolarPatches(sphere(1)).patch(0, -0.1)
     with pytest.raises(DataError, match="sources"):
         HeatGeodesics(sphere(1)).distance()
+
+
+def test_one_triangle() -> None:
+    mesh = TriangleMesh(np.array([[0.0, 0, 0], [-3, 0, 0], [0, -4, 0]]), np.array([[0, 1, 2]]))
+    values, vectors = mesh.spectrum(2)
+    assert values[0] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(mesh.laplacian @ vectors, mesh.mass[:, None] * vectors * values, atol=1e-9)
+    patch = PolarPatches(mesh).patch(0, 3.5)
+    assert (patch.vertices.tolist(), patch.distance.tolist()) == ([0, 1], [0.0, 3.0])
+    assert HeatGeodesics(mesh).distance(0)[0] == 0
+
+
+def test_vertices_of_no_face_change_nothing_for_the_others() -> None:
+    """Scanners and exporters leave them; their rows of both matrices are empty."""
+    one = sphere(2)
+    count = len(one.vertices)
+    more = TriangleMesh(np.concatenate([[[9.0, 9, 9]], one.vertices, [[-8.0, 0, 0]]]), one.faces + 1)
+    values, vectors = more.spectrum(6)
+    np.testing.assert_allclose(values, one.spectrum(6)[0], atol=1e-9)
+    assert not vectors[[0, count + 1]].any()
+    np.testing.assert_allclose(vectors.T @ (more.mass[:, None] * vectors), np.eye(6), atol=1e-8)
+    heat = HeatGeodesics(more)
+    found = heat.distance(1)
+    assert np.isnan(found[[0, count + 1]]).all()
+    np.testing.assert_allclose(found[1:-1], HeatGeodesics(one).distance(0), atol=1e-6)
+    alone = heat.distance(0)
+    assert alone[0] == 0
+    assert np.isnan(alone[1:]).all()
+    assert PolarPatches(more).patch(0, 1.0).vertices.tolist() == [0]
+
+
+def test_the_scale_of_a_mesh_does_not_matter() -> None:
+    mesh = sphere(2)
+    for scale in (1e-9, 1e9):
+        scaled = TriangleMesh(mesh.vertices * scale, mesh.faces)
+        np.testing.assert_allclose(
+            HeatGeodesics(scaled).distance(3) / scale, HeatGeodesics(mesh).distance(3), atol=1e-6
+        )
+        np.testing.assert_allclose(scaled.spectrum(5)[0] * scale**2, mesh.spectrum(5)[0], atol=1e-6)
+        patches = PolarPatches(scaled).patch(3, 0.5 * scale), PolarPatches(mesh).patch(3, 0.5)
+        assert set(patches[0].vertices) == set(patches[1].vertices)
+        np.testing.assert_allclose(patches[0].distance / scale, patches[1].distance, rtol=1e-12)
+
+
+def test_patches_need_faces_that_are_oriented_alike_and_share_edges() -> None:
+    mesh = sphere(1)
+    turned_faces = mesh.faces.copy()
+    turned_faces[::2] = turned_faces[::2, ::-1]
+    for faces in (turned_faces, np.concatenate([mesh.faces, mesh.faces[:1]])):
+        with pytest.raises(DataError, match="in the same direction"):
+            PolarPatches(TriangleMesh(mesh.vertices, faces))
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]])
+    bow_tie = PolarPatches(TriangleMesh(corners, np.array([[0, 1, 2], [0, 3, 4]])))
+    with pytest.raises(DataError, match="vertex 0 joins parts"):
+        bow_tie.patch(0, 2.0)
+    assert bow_tie.patch(1, 9.0).vertices.tolist() == [1, 0, 2]
+
+
+def test_more_than_2_to_the_31_entries_are_refused() -> None:
+    """Without their memory: views of one vertex, and of one face."""
+    faces = np.broadcast_to(np.array([[0, 1, 2]]), (2**31 // 6 + 1, 3))
+    with pytest.raises(DataError, match="3 vertices and 357,913,942 faces"):
+        TriangleMesh(np.eye(3), faces)
+    with pytest.raises(DataError, match="2,147,483,648 vertices and 1 faces"):
+        TriangleMesh(np.broadcast_to(np.zeros(3), (2**31, 3)), faces[:1])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import occupancy_grid, volume_rendering
 from adlbench.methods.nn.occupancy_grid import OccupancyGrid
 from adlbench.methods.nn.rays import Rays
@@ -92,6 +94,41 @@ def test_march_visits_occupied_cells_at_even_steps(random: bool) -> None:
     assert float(lengths.sum()) == pytest.approx(0.47, abs=1e-5)  # the last interval is cut off
 
 
+@pytest.mark.usefixtures("backend")
+def test_rays_without_length_bfloat16_and_rays_that_have_no_end() -> None:
+    """A ray that misses the scene has near = far, and no length to divide into steps."""
+    made, one = grid(8), torch.ones(2)
+    rays = Rays(torch.zeros(2, 3), torch.tensor([[0.0, 0, 1]]).repeat(2, 1))
+    assert len(made.march(rays, 0.5 * one, torch.tensor([0.5, 0.2]), 0 * one).ray) == 0
+    half = [x.bfloat16() for x in (*rays, 0.25 * one, 0.75 * one, 0.125 * one)]
+    found = made.march(Rays(*half[:2]), *half[2:])
+    wanted = made.march(Rays(*(x.float() for x in half[:2])), *(x.float() for x in half[2:]))
+    assert all(map(torch.equal, found, wanted))
+    assert len(found.ray) == 8
+    for bad in (
+        (0.1, 0.5, 0.0),
+        (0.1, 0.5, -0.1),
+        (0.1, float("inf"), 0.1),
+        (float("nan"), 0.5, 0.1),
+        (0.1, 0.5, float("inf")),
+    ):
+        with pytest.raises(DataError, match="near and far must be finite, step positive"):
+            made.march(rays, *(value * one for value in bad))
+
+
+def test_one_point_that_is_not_a_number_does_not_empty_the_grid() -> None:
+    made, generator = grid(8), torch.Generator().manual_seed(0)
+    made.update(lambda points: torch.where(points[:, 0] > 0.9, torch.nan, 50.0 * (points[:, 2] > 1)), 0.1, generator)
+    cells = made.occupied.view(8, 8, 8)
+    assert cells[:7, :, 4:].all()
+    assert not cells[:, :, :4].any()
+    for low, high, resolution in ((0.0, 1.0, 0), (1.0, 1.0, 4)):
+        with pytest.raises(DataError, match="it has no volume"):
+            OccupancyGrid(torch.full((3,), low), torch.full((3,), high), resolution)
+    assert OccupancyGrid(torch.zeros(3), torch.ones(3), 1).contains(torch.rand(4, 3)).all()
+    assert made.contains(torch.empty(0, 3)).shape == (0,)
+
+
 def test_more_than_2_to_the_31_cells() -> None:
     made = grid(2)
     made.resolution = 1400
@@ -161,6 +198,47 @@ def test_packed_gradients(stop_below: float) -> None:
     assert torch.autograd.gradcheck(lambda d, n: composite_packed(d, n, ray, 5, stop_below)[:], free)
     values = torch.rand(len(ray), 3, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda w, v: accumulate_packed(w, v, ray, 5), (density, values))
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("seed", range(6))
+def test_random_packed_rays_equal_dense_ones_in_float32(seed: int) -> None:
+    """Rays of many, of one and of no sample, some opaque, samples of no length; to 1e-6 of a weight, against float64."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 9, (40,), generator=generator) * torch.randint(0, 2, (40,), generator=generator)
+    ray = torch.repeat_interleave(torch.arange(40), counts)
+    place = torch.cat([torch.arange(n) for n in counts.tolist()])
+    density = torch.rand(len(ray), generator=generator) * 10.0 ** torch.randint(-4, 5, (len(ray),), generator=generator)
+    length = torch.rand(len(ray), generator=generator) * (torch.rand(len(ray), generator=generator) > 0.2)
+    dense = torch.zeros(2, 40, 9, dtype=torch.float64)
+    dense[:, ray, place] = torch.stack([density, length]).double()
+    wanted = composite(*dense)
+    got = composite_packed(density, length, ray, 40)
+    assert got.weights.dtype == torch.float32
+    torch.testing.assert_close(got.weights.double(), wanted.weights[ray, place], atol=1e-6, rtol=0)
+    torch.testing.assert_close(got.opacity.double(), wanted.opacity, atol=1e-6, rtol=0)
+    half = composite_packed(density.bfloat16(), length.bfloat16(), ray, 40)
+    exact = composite_packed(density.bfloat16().float(), length.bfloat16().float(), ray, 40)
+    assert all(map(torch.equal, half, exact))
+    assert half.weights.dtype == torch.float32
+    values = torch.randn(len(ray), 3, generator=generator).bfloat16()
+    assert accumulate_packed(got.weights, values, ray, 40).dtype == torch.float32
+
+
+def test_packed_rays_and_samples_beyond_2_to_the_31() -> None:
+    """The numbers of rays do not fit into 32 bits. Memory is reserved for all of them, and used for two pages only."""
+    numba = pytest.importorskip("adlbench.methods.nn.volume_rendering_numba")
+    rays = np.array([3, 2**31 + 5, 2**31 + 5])
+    try:
+        total = np.zeros((2**31 + 8, 1), dtype=np.float32)
+    except MemoryError:
+        pytest.skip("this machine does not reserve 8 GiB")
+    numba._accumulate(np.ones(3, np.float32), np.array([[1.0], [2], [4]], np.float32), rays, total)
+    assert (total[3, 0], total[2**31 + 5, 0]) == (1.0, 6.0)
+    opacity = total[:, 0]
+    weights, transmittance = np.empty(3, np.float32), np.empty(3, np.float32)
+    numba._composite(np.full(3, 0.5, np.float32), rays, 0.0, weights, transmittance, opacity)
+    assert opacity[2**31 + 5] == pytest.approx(6 + 1 - np.exp(-1.0), abs=1e-6)
 
 
 @pytest.mark.usefixtures("backend")

@@ -120,12 +120,51 @@ def test_one_point_and_points_at_the_border() -> None:
     octree, voxels = build_octree(torch.tensor([[[1.0, -1.0, 0.0]]]), 3, 0)
     assert voxels.coordinates.tolist() == [[0, 7, 0, 4]]
     assert [len(octree.coordinates(2**k)) for k in range(4)] == [8, 8, 8, 1]
-    with pytest.raises(DataError, match="scale the points"):
-        build_octree(torch.tensor([[[1.1, 0.0, 0.0]]]), 3)
+    just_below = torch.tensor(1.0).nextafter(torch.tensor(0.0))
+    for one in (
+        just_below.double(),
+        just_below,
+        torch.tensor(1 - 1e-12, dtype=torch.float64),
+    ):  # float32 adds 1 to get 2
+        for depth in (0, 3, 16):
+            found = build_octree(one.expand(1, 1, 3), depth, 0)[1]
+            assert found.coordinates.tolist() == [[0] + 3 * [2**depth - 1]]
+    for beyond in (1.1, -1.0001, 1 + 2**-23):
+        with pytest.raises(DataError, match="scale the points"):
+            build_octree(torch.tensor([[[beyond, 0.0, 0.0]]]), 3)
+    with pytest.raises(DataError, match="features of 2 leaves of 1"):
+        octree.tensor(torch.ones(2, 1))
     with pytest.raises(DataError, match="full to 4"):
         build_octree(clouds(), 3, 4)
     with pytest.raises(DataError, match="stride 3"):
         octree.coordinates(3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_trees_with_points_on_the_borders_of_cells_and_repeated(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randint(-8, 8, (ITEMS, 30, 3), generator=generator) / 8
+    points[1, 1:] = points[1, :1]  # one item is a single point, thirty times
+    octree, voxels = build_octree(points, 4, seed)
+    for level, nodes in walk(points, 4, seed).items():
+        stride = 2 ** (4 - level)
+        assert [
+            tuple(row) for row in (octree.coordinates(stride) // torch.tensor([1, stride, stride, stride])).tolist()
+        ] == nodes
+    assert voxels.counts[voxels.coordinates[:, 0] == 1].tolist() == [30]
+
+
+def test_bfloat16_points_and_features() -> None:
+    points = clouds().bfloat16()
+    octree, voxels = build_octree(points, 4)
+    assert torch.equal(voxels.coordinates, build_octree(points.float(), 4)[1].coordinates)
+    features = torch.randn(len(voxels.coordinates), 4).bfloat16()
+    conv = SparseConv(4, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = conv(octree.tensor(features)).features
+    assert half.dtype == torch.bfloat16
+    exact = conv(octree.tensor(features.float())).features
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)
 
 
 def test_more_than_2_to_the_31_cells() -> None:

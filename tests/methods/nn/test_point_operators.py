@@ -203,12 +203,29 @@ def test_interpolation_from_fewer_than_three_points_uses_them_all() -> None:
     assert interpolate(points[:, :1], features[:, :1], torch.ones(1, 1, 3)).item() == pytest.approx(2.0)
 
 
+@pytest.mark.usefixtures("way")
+def test_each_cloud_of_a_batch_is_interpolated_as_if_alone() -> None:
+    """A cloud of two points, or of one, takes no neighbour from the others; padding has no say, duplicates share."""
+    points, features, queries = clouds(4, 40), torch.randn(4, 40, 5), clouds(4, 9, seed=1)
+    points[3, 1] = points[3, 0]
+    lengths = torch.tensor([40, 2, 1, 3])
+    together = interpolate(points, features, queries, lengths=lengths)
+    for cloud, size in enumerate(lengths.tolist()):
+        square = squared(queries[cloud], points[cloud, :size])
+        nearest = square.topk(min(3, size), dim=1, largest=False)
+        weight = 1 / nearest.values.clamp(min=1e-10)
+        own = features[cloud].double()[nearest.indices]
+        wanted = (own * (weight / weight.sum(1, keepdim=True))[..., None]).sum(1)
+        torch.testing.assert_close(together[cloud].double(), wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_of_grouping_and_interpolating() -> None:
     points, queries = clouds(points=12).double(), clouds(points=5, seed=1).double()
     features = torch.randn(2, 12, 3, dtype=torch.float64, requires_grad=True)
     index = ball_query(points, queries, 2.0, 4).index
     assert torch.autograd.gradcheck(lambda x: group_points(x, index), features)
     assert torch.autograd.gradcheck(lambda x: interpolate(points, x, queries), features)
+    assert torch.autograd.gradcheck(lambda x: interpolate(points, x, queries, lengths=torch.tensor([2, 12])), features)
     assert torch.equal(group_points(features, index)[1, 2, 3], features[1, index[1, 2, 3]])
 
 
@@ -234,7 +251,7 @@ def test_more_than_2_to_the_31_rows() -> None:
     features = torch.tensor([[[1.0, 2.0]]]).expand(3, 2**30, 2)
     index = torch.tensor([[0, 2**30 - 1]]).expand(3, 2)
     assert torch.equal(group_points(features, index), torch.tensor([1.0, 2.0]).expand(3, 2, 2))
-    with pytest.raises(IndexError):
+    with pytest.raises(DataError, match="from 1 to 1073741824 in clouds of 1073741824"):
         group_points(features, index + 1)
     points = clouds()
     for found in (
@@ -243,6 +260,55 @@ def test_more_than_2_to_the_31_rows() -> None:
         k_nearest(points, points, 3).index,
     ):
         assert found.dtype == torch.int64
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("seed", range(8))
+def test_random_clouds_of_unequal_sizes_on_a_lattice(seed: int) -> None:
+    """Many points coincide, lie at equal distances, or on the border of a ball; distances are exact in float32."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    count, most, dimensions = random(1, 4), random(1, 60), random(1, 8)
+    points = torch.randint(-3, 4, (count, most, dimensions), generator=generator) / 2
+    queries = torch.randint(-3, 4, (count, random(1, 12), dimensions), generator=generator) / 2
+    lengths = torch.randint(1, most + 1, (count,), generator=generator)
+    wanted, radius, k = random(1, 9), random(1, 6) / 2, random(1, int(lengths.min()) + 1)
+    chosen = farthest_point_sampling(points, wanted, lengths=lengths)
+    nearest = k_nearest(points, queries, k, lengths)
+    index, found = ball_query(points, queries, radius, wanted, lengths)
+    for cloud, size in enumerate(lengths.tolist()):
+        own = points[cloud, :size]
+        assert chosen[cloud].tolist() == sample_slowly(own, wanted)
+        square = squared(queries[cloud], own)
+        expected = square.topk(k, dim=1, largest=False).values
+        torch.testing.assert_close(square.gather(1, nearest.index[cloud]), expected)
+        assert all(len(set(row)) == k for row in nearest.index[cloud].tolist())
+        rows, hits = ball_slowly(own, queries[cloud], radius, wanted)
+        assert index[cloud].tolist() == rows
+        assert found[cloud].tolist() == hits
+
+
+@pytest.mark.usefixtures("way")
+def test_an_endless_ball_holds_all_and_one_too_small_is_refused() -> None:
+    points = clouds()
+    for radius in (math.inf, 1e30):
+        index, found = ball_query(points, points[:, :3], radius, 5)
+        assert index[1, 2].tolist() == [0, 1, 2, 3, 4]
+        assert (found == 5).all()
+    with pytest.raises(DataError, match="1e-30, too small"):
+        ball_query(points, points, 1e-30, 5)
+    assert (ball_query(points.double() * 1e-25, points.double() * 1e-25, 1e-30, 5).found == 1).all()
+
+
+def test_no_channels_and_no_clouds() -> None:
+    points = clouds()
+    assert interpolate(points, points[..., :0], points).shape == (2, 700, 0)
+    assert group_points(points[..., :0], torch.zeros(2, 4, dtype=torch.int64)).shape == (2, 4, 0)
+    assert group_points(points[:0], torch.zeros(0, 4, dtype=torch.int64)).shape == (0, 4, 3)
 
 
 def test_no_queries_give_empty_results() -> None:
@@ -263,6 +329,17 @@ def test_no_queries_give_empty_results() -> None:
         (lambda p: k_nearest(p, p[:1], 5), "queries of shape"),
         (lambda p: ball_query(p, p, 0.0, 5), "must be positive"),
         (lambda p: ball_query(p, p, 1.0, 5, torch.tensor([0, 3])), "clouds of \\[0, 3\\] points"),
+        (lambda p: ball_query(p, p, math.nan, 5), "must be positive"),
+        (lambda p: farthest_point_sampling(p, -1), "-1 points wanted"),
+        (lambda p: farthest_point_sampling(p[..., :0], 3), "dimensions"),
+        (lambda p: farthest_point_sampling(p, 3, lengths=torch.tensor([3])), "integers \\[2\\] are wanted"),
+        (lambda p: k_nearest(p, p, 3, torch.tensor([3.0, 4.0])), "lengths torch.float32"),
+        (lambda p: k_nearest(p, p * math.nan, 3), "queries hold a coordinate that is not finite"),
+        (lambda p: ball_query(p[:, :9], p[:, :9] * math.inf, 1.0, 3), "queries hold a coordinate"),
+        (lambda p: interpolate(p, p[:, :9], p), "features of every point"),
+        (lambda p: interpolate(p, p, p, k=0), "at least one neighbour"),
+        (lambda p: group_points(p, torch.tensor([[0], [-1]])), "from -1 to 0 in clouds of 700"),
+        (lambda p: group_points(p, torch.tensor([[0]])), "indices of 1 clouds for the features of 2"),
     ],
 )
 def test_wrong_use_is_named(call: object, message: str) -> None:

@@ -50,6 +50,12 @@ def test_the_ray_of_a_pixel_projects_onto_its_centre_at_its_z_depth() -> None:
             torch.testing.assert_close(z, torch.full_like(z, depth))
 
 
+def test_autocast_changes_no_ray() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = camera_rays(some_cameras())
+    assert all(map(torch.equal, inside, camera_rays(some_cameras())))
+
+
 def test_pixel_centres_are_at_one_half_columns_first() -> None:
     assert pixel_centres(2, 3)[1, 2].tolist() == [2.5, 1.5]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn.spherical_harmonics import C0, bases, evaluate, num_bases
 
 
@@ -53,6 +54,25 @@ def test_bands_above_the_degree_in_use_count_for_nothing(degree: int) -> None:
         assert rest.grad is not None
         assert (rest.grad[: num_bases(degree) - 1] != 0).all()
         assert (rest.grad[num_bases(degree) - 1 :] == 0).all()
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_no_direction_one_direction_float32_and_bfloat16(degree: int) -> None:
+    assert bases(unit(5)[:, :0], degree).shape == (num_bases(degree) - 1, 0)
+    assert bases(unit(1), degree).shape == (num_bases(degree) - 1, 1)
+    torch.testing.assert_close(bases(unit(50).float(), degree).double(), bases(unit(50), degree), atol=1e-6, rtol=0)
+    generator = torch.Generator().manual_seed(3)
+    half = [torch.randn(*n, 3, 9, generator=generator).bfloat16() for n in ((), (15,))] + [unit(9).bfloat16()]
+    found = evaluate(*half, degree)
+    assert torch.equal(found.float(), evaluate(*(x.float() for x in half), degree))
+
+
+def test_degrees_that_there_are_not_and_missing_coefficients_are_named() -> None:
+    for degree in (-1, 4):
+        with pytest.raises(DataError, match=f"degree {degree}; there are those of degree 0, 1, 2 and 3"):
+            bases(unit(2), degree)
+    with pytest.raises(DataError, match="4 coefficients for degree 2, which has 9"):
+        evaluate(torch.ones(3, 2), torch.ones(3, 3, 2), unit(2).float(), 2)
 
 
 def test_gradients_of_coefficients_and_direction() -> None:

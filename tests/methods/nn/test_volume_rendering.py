@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.methods.nn import volume_rendering
 from adlbench.methods.nn.volume_rendering import (
     INFINITE,
     accumulate,
@@ -19,6 +20,15 @@ from adlbench.methods.nn.volume_rendering import (
     sample_pdf,
     stratified_depths,
 )
+
+
+@pytest.fixture(autouse=True, params=["compiled", "plain"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with numba's loops, where it is installed, and with plain torch."""
+    if request.param == "plain":
+        monkeypatch.setattr(volume_rendering, "compiled", lambda like: False)
+    else:
+        pytest.importorskip("numba")
 
 
 def quadrature(
@@ -155,6 +165,27 @@ def test_sample_pdf_without_any_weight_is_even_and_finite() -> None:
     torch.testing.assert_close(samples, torch.tensor([[2.0, 3.0, 4.0, 5.0, 6.0]]))
 
 
+def test_no_ray_one_bin_and_one_depth() -> None:
+    edges, weights = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.3]])
+    assert sample_pdf(edges, weights, 5).tolist() == [pytest.approx([2.0, 3.0, 4.0, 5.0, 6.0])]
+    assert sample_pdf(edges, weights, 1).tolist() == [[2.0]]
+    assert sample_pdf(edges[:0], weights[:0], 5).shape == (0, 5)
+    assert sample_pdf(edges, weights, 0).shape == (1, 0)
+    assert stratified_depths(edges[:, 0], edges[:, 1], 1).tolist() == [[2.0]]
+    assert stratified_depths(edges[:0, 0], edges[:0, 1], 4).shape == (0, 4)
+    assert distortion(torch.zeros(0, 3), torch.zeros(0, 4)).shape == (0,)
+    assert float(distortion(torch.tensor([0.5, 0.25]), torch.tensor([1.0, 1.0, 1.0]))) == 0  # samples at one place
+
+
+def test_gradients_of_depth_and_length() -> None:
+    weights = (torch.rand(2, 4, dtype=torch.float64) + 0.1).requires_grad_()
+    depths = torch.rand(2, 4, dtype=torch.float64).sort(-1).values.requires_grad_()
+    directions = torch.randn(2, 3, dtype=torch.float64).requires_grad_()
+    end = torch.full((2,), 2.0, dtype=torch.float64)
+    assert torch.autograd.gradcheck(expected_depth, (weights, depths))
+    assert torch.autograd.gradcheck(lambda t, d: interval_lengths(t, d, end), (depths, directions))
+
+
 def test_distortion_equals_all_pairs_and_has_gradients() -> None:
     """Equation 15 of mip-NeRF 360: the double sum over samples, and each sample's own interval."""
     edges = torch.rand(3, 7, dtype=torch.float64).sort(dim=-1).values
@@ -192,4 +223,12 @@ def test_no_ray_one_sample_and_samples_at_one_place() -> None:
 def test_gradients_of_compositing() -> None:
     density = (torch.rand(2, 4, dtype=torch.float64) + 0.1).requires_grad_()
     lengths = torch.rand(2, 4, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda d, n: composite(d, n)[:2], (density, lengths))
+    assert torch.autograd.gradcheck(composite, (density, lengths))
+    assert torch.autograd.gradcheck(lambda d, n: composite(d, n, stop_below=0.7), (density, lengths))
+
+
+def test_gradients_of_accumulation() -> None:
+    weights = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    values = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(accumulate, (weights, values))
+    torch.testing.assert_close(accumulate(weights, values), torch.einsum("rsk,rskc->rsc", weights, values))

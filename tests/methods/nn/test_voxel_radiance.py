@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adlbench.benchmark.api import DataError
 from adlbench.methods.nn import spherical_harmonics
 from adlbench.methods.nn.voxel_radiance import SparseVoxels
 
@@ -76,7 +77,7 @@ def test_pruned_keeps_the_neighbours_and_what_is_gone_counts_as_nothing() -> Non
     assert len(made.pruned(keep, dilation=0)) == 1
     nothing = made.pruned(torch.zeros_like(keep))
     assert len(nothing) == 0
-    assert float(nothing(corner, directions[:1])[0]) == 0
+    assert float(nothing(corner, directions[:1])[0].detach()) == 0
 
 
 def test_largest_weights_are_those_of_the_samples_around() -> None:
@@ -115,7 +116,46 @@ def test_total_variation_of_a_slope() -> None:
     inside = made.links[:-1, :-1, :-1].flatten()
     density, harmonics = made.total_variation(inside)
     assert density.item() == pytest.approx(2, abs=1e-6)
-    assert float(harmonics) == pytest.approx(0, abs=1e-4)
+    assert harmonics.item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("resolution", [1, 2])
+def test_no_point_few_voxels_and_bfloat16(resolution: int) -> None:
+    made = SparseVoxels(LOW, HIGH, resolution)
+    torch.nn.init.normal_(made.harmonics)
+    points, directions = some(6, torch.float32)
+    density, rgb = made(points[:0], directions[:0])
+    assert (density.shape, rgb.shape) == ((0,), (0, 3))
+    torch.testing.assert_close(made(points, directions)[0], torch.full((6,), 0.1))
+    half = points.bfloat16(), directions.bfloat16()
+    for got, wanted in zip(made(*half), made(*(x.float() for x in half))):
+        assert torch.equal(got, wanted)
+    assert [x.item() for x in made.total_variation(torch.empty(0, dtype=torch.int64))] == [0.0, 0.0]
+    assert len(made.refined()) == 8 * resolution**3
+
+
+def test_beyond_the_box_is_the_border_and_what_is_not_finite_is_refused() -> None:
+    made = voxels()
+    points, directions = some(30)
+    far = made(3 * points, directions)
+    for got, wanted in zip(far, made((3 * points).clamp(-1, 1), directions)):
+        torch.testing.assert_close(got, wanted)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(DataError, match="check the camera"):
+            made(points * bad, directions)
+
+
+def test_a_grid_from_which_all_was_pruned_can_be_trained_further() -> None:
+    """Its loss has gradients, of no entry; it does not stop the optimiser."""
+    nothing = voxels().pruned(torch.zeros(RESOLUTION**3, dtype=torch.bool))
+    density, rgb = nothing(*some(4))
+    assert (density == 0).all()
+    assert (rgb == 0.5).all()
+    variation = nothing.total_variation(torch.empty(0, dtype=torch.int64))
+    (density.sum() + rgb.sum() + sum(variation)).backward()
+    assert nothing.density.grad is not None
+    assert nothing.density.grad.shape == (0,)
+    assert len(nothing.refined()) == 0
 
 
 def test_more_than_2_to_the_31_voxels() -> None:
