@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from adlbench.benchmark.api import AdlbenchError, Batch, DataSchema, Modality, TaskKind
@@ -108,4 +109,6 @@ class SparseResNetNetwork(nn.Module):
         initialise_fan_out(self)
 
     def forward(self, x: SparseTensor) -> Tensor:
-        return self.final(self.pool(self.head(self.stages(self.stem(x)))))
+        pooled = self.pool(self.head(self.stages(self.stem(x))))
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 would make near logits equal
+            return self.final(pooled.to(self.final.weight.dtype))  # type: ignore[no-any-return]

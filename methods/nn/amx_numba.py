@@ -167,6 +167,19 @@ def add_product_to_16(left: int, bytes_a_row: int, right: int, steps: int) -> No
 
 
 @_jit
+def add_product_of_16(left: int, bytes_a_row: int, right: int, panel: int, steps: int) -> None:
+    """The same for 16 rows: only the first 16 rows of the sums."""
+    for _ in range(steps):
+        _load_4(left, bytes_a_row)
+        _load_6(right, 64)
+        _add_046()
+        _load_7(right + panel, 64)
+        _add_147()
+        left += 64
+        right += TILE
+
+
+@_jit
 def load_sums(address: int, bytes_a_row: int) -> None:
     """The sums from 32 rows of 32 float32."""
     _load_0(address, bytes_a_row)
@@ -182,6 +195,13 @@ def store_sums(address: int, bytes_a_row: int) -> None:
     _store_1(address + 64, bytes_a_row)
     _store_2(address + 16 * bytes_a_row, bytes_a_row)
     _store_3(address + 16 * bytes_a_row + 64, bytes_a_row)
+
+
+@_jit
+def store_sums_of_16(address: int, bytes_a_row: int) -> None:
+    """The first 16 columns of the sums."""
+    _store_0(address, bytes_a_row)
+    _store_2(address + 16 * bytes_a_row, bytes_a_row)
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows

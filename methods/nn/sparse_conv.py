@@ -2,17 +2,31 @@
 
 Each equals its dense counterpart on the same support: a convolution reads zero where there is no voxel and is evaluated
 only where there is one. Pooling does not read zeros: it is over the voxels that are present.
+
+Under autocast in bfloat16 features are bfloat16 from the first convolution on; instance normalisation gives float32. Products
+and sums, and the statistics of normalisation, are in float32, and rounded once at the end of a layer; the gradients of
+kernels, weights and biases are not rounded. Plain torch, without numba or on a GPU, may round more often.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adlbench.methods.nn.sparse_coordinates import on_tiles
 from adlbench.methods.nn.sparse_tensor import SparseTensor
+
+
+@cache
+def norms() -> Any:
+    """The module ``sparse_norm_numba``, imported when it is needed: numba takes a second."""
+    return importlib.import_module("adlbench.methods.nn.sparse_norm_numba")
 
 
 class SparseConv(nn.Module):
@@ -63,14 +77,33 @@ class SparseBatchNorm(nn.BatchNorm1d):
     Large items weigh more than small ones, as in MinkowskiEngine.
     """
 
-    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: SparseTensor, *, shortcut: SparseTensor | None = None, rectify: bool = False
+    ) -> SparseTensor:
+        """With what follows in a network: the features of ``shortcut`` added, and a ReLU if ``rectify``. In bfloat16 on a CPU with
+        a tile unit that is one pass over the voxels."""
         features = x.features
         training = self.training and len(features) > 1  # a single voxel has no variance: the running one serves
+        if training and self.affine and on_tiles(features):
+            return x.replace(self._compiled(features, shortcut, rectify=rectify))
         image = features[None, :, None, :].permute(0, 3, 1, 2)  # channels-last: the CPU has a faster kernel for it
         image = functional.batch_norm(
             image, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0, self.eps
         )
-        return x.replace(image.permute(0, 2, 3, 1).reshape(features.shape))
+        features = image.permute(0, 2, 3, 1).reshape(features.shape)
+        if shortcut is not None:
+            features = features + shortcut.features
+        return x.replace(functional.relu(features) if rectify else features)
+
+    def _compiled(self, features: Tensor, shortcut: SparseTensor | None, *, rectify: bool) -> Tensor:
+        added = None if shortcut is None else shortcut.features.to(features.dtype)
+        function, momentum = norms().BatchNorm, self.momentum or 0.0
+        out, mean, variance = function.apply(features, self.weight, self.bias, added, rectify, self.eps)
+        if self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (len(features) / (len(features) - 1)), momentum)
+        return out  # type: ignore[no-any-return]
 
 
 class SparseInstanceNorm(nn.Module):
@@ -140,7 +173,6 @@ class ResidualBlock(nn.Module):
         self.norm1 = SparseBatchNorm(outputs)
         self.conv2 = SparseConv(outputs, outputs, 3)
         self.norm2 = SparseBatchNorm(outputs)
-        self.relu = SparseReLU()
         self.downsample = (
             nn.Sequential(SparseConv(inputs, outputs, 1, stride), SparseBatchNorm(outputs))
             if stride != 1 or inputs != outputs
@@ -148,9 +180,9 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        out = self.conv2(self.norm1(self.conv1(x), rectify=True))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(out.replace(out.features + shortcut.features))
+        return self.norm2(out, shortcut=shortcut, rectify=True)  # type: ignore[no-any-return]
 
 
 def residual_stage(inputs: int, outputs: int, blocks: int, stride: int = 1) -> nn.Sequential:
@@ -159,12 +191,14 @@ def residual_stage(inputs: int, outputs: int, blocks: int, stride: int = 1) -> n
     return nn.Sequential(first, *[ResidualBlock(outputs, outputs) for _ in range(blocks - 1)])
 
 
-def conv_norm_relu(
-    inputs: int, outputs: int, kernel_size: int, stride: int = 1, *, transposed: bool = False
-) -> nn.Sequential:
-    return nn.Sequential(
-        SparseConv(inputs, outputs, kernel_size, stride, transposed=transposed), SparseBatchNorm(outputs), SparseReLU()
-    )
+class ConvNormReLU(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, *, transposed: bool = False):
+        super().__init__(
+            SparseConv(inputs, outputs, kernel_size, stride, transposed=transposed), SparseBatchNorm(outputs)
+        )
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return self[1](self[0](x), rectify=True)  # type: ignore[no-any-return]
 
 
 def initialise_fan_out(net: nn.Module) -> None:

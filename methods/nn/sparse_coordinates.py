@@ -1,8 +1,8 @@
 """Sparse convolution in plain torch: which voxels meet at which tap of a kernel, and the product over them.
 
 Looking up a voxel is one read in a table over the bounding box where that is small, a binary search in sorted keys where
-it is not. On a CPU with numba the products are ``sparse_product_numba``'s, and maps ``sparse_numba``'s. Elsewhere, and in
-half precision, the convolution has two ways, and takes the one that costs less for the map and the channels at hand:
+it is not. On a CPU with numba the products are ``sparse_product_numba``'s, in bfloat16 ``sparse_amx_numba``'s, and maps
+``sparse_numba``'s. Elsewhere the convolution has two ways, and takes the one that costs less for the map and the channels:
 
 - by table: the rows that all taps of a few hundred outputs read are gathered side by side, zeros where there is no voxel,
   into a buffer that stays in the cache, and multiplied by the whole kernel at once. Backward, the gathered gradients serve
@@ -41,9 +41,41 @@ def products() -> Any:
     return importlib.import_module("adlbench.methods.nn.sparse_product_numba")
 
 
-def multiplies_compiled(features: Tensor) -> bool:
-    """Whether ``sparse_product_numba`` serves."""
-    return features.dtype in (torch.float32, torch.float64) and compiled(features) and products().AVAILABLE
+@cache
+def tile_products() -> Any:
+    """The module ``sparse_amx_numba``, which does the same in bfloat16 where the CPU has a tile unit; else None."""
+    unit = importlib.import_module("adlbench.methods.nn.amx_numba")
+    return importlib.import_module("adlbench.methods.nn.sparse_amx_numba") if unit.available() else None
+
+
+def on_tiles(features: Tensor) -> bool:
+    """Whether there are kernels on a CPU's tile unit for features of this type."""
+    return features.dtype == torch.bfloat16 and compiled(features) and tile_products() is not None
+
+
+def compiled_products(features: Tensor) -> Any:
+    """What multiplies features of this type on this device, None if plain torch has to."""
+    if on_tiles(features):
+        return tile_products()
+    if not compiled(features) or not products().AVAILABLE:
+        return None
+    if features.dtype == torch.bfloat16:
+        return _RoundedProducts
+    return products() if features.dtype in (torch.float32, torch.float64) else None
+
+
+class _RoundedProducts:
+    """The results of ``sparse_amx_numba`` on a CPU without a tile unit, up to the order of sums: numbers in bfloat16, products and
+    sums in float32."""
+
+    @staticmethod
+    def multiply(values: Tensor, kernel: Tensor, runs: Any, *, transposed: bool = False) -> Tensor:
+        rounded = kernel.bfloat16().float()
+        return products().multiply(values.float(), rounded, runs, transposed=transposed).bfloat16()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, runs: Any) -> Tensor:
+        return products().kernel_gradient(features.float(), gradient.float(), kernel.float(), runs)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------------------------------------------------- kernel maps
@@ -343,9 +375,15 @@ class TorchCoordinates(CoordinateManager):
         self, features: Tensor, kernel: Tensor, stride: int, out_stride: int, kernel_size: int, dilation: int = 1
     ) -> Tensor:
         if torch.is_autocast_enabled(features.device.type):
-            dtype = torch.get_autocast_dtype(features.device.type)
-            features, kernel = features.to(dtype), kernel.to(dtype)
-        if kernel_size == 1 and stride == out_stride:
+            features = features.to(torch.get_autocast_dtype(features.device.type))
+        halves = features.dtype == torch.bfloat16 and compiled_products(features) is not None
+        if torch.is_autocast_enabled(features.device.type) and not halves:
+            kernel = kernel.to(
+                features.dtype
+            )  # the tile unit's products round it themselves, and do not round its gradient
+        if (
+            kernel_size == 1 and stride == out_stride and not halves
+        ):  # torch's is slow for few channels in half precision
             return features @ kernel[0]
         kernel_map = self.kernel_map(stride, out_stride, kernel_size, dilation)
         return _Convolution.apply(features, kernel, kernel_map)  # type: ignore[no-any-return]
@@ -403,9 +441,9 @@ class _Convolution(torch.autograd.Function):
         features = features.contiguous()
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        ctx.compiled = multiplies_compiled(features)
-        if ctx.compiled:
-            out: Tensor = products().multiply(features, kernel, kernel_map.runs)
+        ctx.compiled = compiled_products(features)
+        if ctx.compiled is not None:
+            out: Tensor = ctx.compiled.multiply(features, kernel, kernel_map.runs)
             return out
         if kernel_map.prefers_table(max(kernel.shape[1:])):
             return _product_by_table(features, kernel, kernel_map)
@@ -421,11 +459,11 @@ class _Convolution(torch.autograd.Function):
         to_features: Tensor | None = None
         to_kernel: Tensor | None = None
         want_features, want_kernel = ctx.needs_input_grad[:2]
-        if ctx.compiled:
+        if ctx.compiled is not None:
             if want_features:
-                to_features = products().multiply(gradient, kernel, back.runs, transposed=True)
+                to_features = ctx.compiled.multiply(gradient, kernel, back.runs, transposed=True)
             if want_kernel:
-                to_kernel = products().kernel_gradient(features, gradient, kernel, forth.runs)
+                to_kernel = ctx.compiled.kernel_gradient(features, gradient, kernel, forth.runs).to(kernel.dtype)
             return to_features, to_kernel, None
         if want_features and back.prefers_table(channels):
             to_kernel = _kernel_gradient_sums(kernel) if want_kernel else None
@@ -571,11 +609,12 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.num_sources = len(features)
-        ctx.compiled = compiled(features) and features.dtype in (torch.float32, torch.float64) and features.shape[1] > 0
+        halves = features.dtype in (torch.bfloat16, torch.float16)  # each of their numbers is one in float32
+        ctx.compiled = compiled(features) and features.shape[1] > 0
         if ctx.compiled:
-            largest, rows = sparse_numba().max_pool(features, kernel_map.table)
+            largest, rows = sparse_numba().max_pool(features.float() if halves else features, kernel_map.table)
             ctx.save_for_backward(rows)
-            return largest
+            return largest.to(features.dtype)  # type: ignore[no-any-return]
         lowest = features.new_full((1, features.shape[1]), -torch.inf)
         padded, columns = torch.cat([features, lowest]), kernel_map.table.t().long()
         largest = padded.index_select(0, columns[0])
@@ -592,6 +631,8 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         if ctx.compiled:
-            return sparse_numba().max_pool_gradient(gradient, rows, ctx.num_sources), None
+            halves = gradient.dtype in (torch.bfloat16, torch.float16)
+            sums = sparse_numba().max_pool_gradient(gradient.float() if halves else gradient, rows, ctx.num_sources)
+            return sums.to(gradient.dtype), None
         out = gradient.new_zeros(ctx.num_sources + 1, gradient.shape[1])
         return out.scatter_add_(0, rows, gradient)[:-1], None

@@ -84,7 +84,7 @@ def list_runs(table: Tensor, absent: int) -> Runs:
     lists = np.empty((2, table.numel()), np.int32)
     count = _list_runs(table.numpy(), absent, lists, starts)
     sources, rows = lists[:, :count]
-    return Runs(sources, rows, starts, np.arange(taps), targets)
+    return Runs(sources, rows, starts, np.arange(taps), targets, once=taps == 1 and count == targets)
 
 
 @_jit
@@ -266,6 +266,16 @@ class _Tile:
         function = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
 
+    def prefetch(self, rows: list[Any], length: Any) -> None:
+        """Asks for rows that the next tile reads: they are too far from each other for the processor to guess."""
+        line, end = _WORD(64), self.builder.mul(length, _WORD(self.size))
+        lines = self.builder.udiv(self.builder.add(end, _WORD(63)), line)
+        with cgutils.for_range(self.builder, lines) as loop:
+            for row in rows:
+                place = self.builder.add(row, self.builder.mul(loop.index, line))
+                address = self.builder.inttoptr(place, ir.IntType(8).as_pointer())
+                self.call("llvm.prefetch.p0", ir.VoidType(), address, *[ir.IntType(32)(flag) for flag in (0, 3, 1)])
+
     def load_vectors(self, address: Any, masks: list[Any]) -> list[Any]:
         name = f"llvm.masked.load.v{self.lanes}f{8 * self.size}.p0"
         return [
@@ -326,11 +336,19 @@ def _product_tile(vectors: int) -> Any:
 
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             self = _Tile(context, builder, signature, arguments, vectors)
-            (values, depth), (sources, _), (targets, _), (matrix, width), (out, _) = map(self.array, range(5))
+            (values, depth), (sources, pairs_in_all), (targets, _), (matrix, width), (out, _) = map(
+                self.array, range(5)
+            )
             pair, count, column, add = arguments[5:]
             pairs = [builder.add(pair, _minimum(builder, _WORD(r), builder.sub(count, _WORD(1)))) for r in range(ROWS)]
             rows = [self.at(values, builder.mul(self.index(sources, each), depth)) for each in pairs]
             masks = self.masks(builder.sub(width, column))
+            to = [self.at(out, builder.mul(self.index(targets, each), width), column) for each in pairs]
+            last, next_rows = builder.sub(pairs_in_all, _WORD(1)), []
+            for place in range(ROWS, 2 * ROWS):
+                each = _minimum(builder, builder.add(pair, _WORD(place)), last)
+                next_rows.append(self.at(values, builder.mul(self.index(sources, each), depth)))
+            self.prefetch(next_rows, depth)
 
             def operands(step: Any) -> tuple[list[Any], list[Any]]:
                 panel = self.at(matrix, builder.mul(step, width), column)
@@ -340,7 +358,6 @@ def _product_tile(vectors: int) -> Any:
                 )
 
             sums = self.sum_products(depth, operands)
-            to = [self.at(out, builder.mul(self.index(targets, each), width), column) for each in pairs]
             self.write(sums, to, count, masks, add)
             return context.get_dummy_value()
 

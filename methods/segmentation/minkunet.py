@@ -18,12 +18,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adlbench.benchmark.api import AdlbenchError, Batch, DataSchema, Modality, TaskKind
 from adlbench.methods.base.voxel_points import VoxelMethod
-from adlbench.methods.nn.sparse_conv import SparseConv, conv_norm_relu, initialise_fan_out, residual_stage
+from adlbench.methods.nn.sparse_conv import ConvNormReLU, SparseConv, initialise_fan_out, residual_stage
 from adlbench.methods.nn.sparse_tensor import SparseTensor, cat
 
 IGNORE_LABEL = -100
@@ -87,16 +88,16 @@ class MinkUNetNetwork(nn.Module):
     ):
         super().__init__()
         depth = len(planes) // 2
-        self.stem = conv_norm_relu(inputs, stem_channels, stem_kernel)
+        self.stem = ConvNormReLU(inputs, stem_channels, stem_kernel)
         self.down, self.encoders = nn.ModuleList(), nn.ModuleList()
         self.up, self.decoders = nn.ModuleList(), nn.ModuleList()
         width, skips = stem_channels, [stem_channels, *planes[: depth - 1]]
         for out, blocks in zip(planes[:depth], layers[:depth], strict=True):
-            self.down.append(conv_norm_relu(width, width, 2, 2))
+            self.down.append(ConvNormReLU(width, width, 2, 2))
             self.encoders.append(residual_stage(width, out, blocks))
             width = out
         for out, blocks, skip in zip(planes[depth:], layers[depth:], reversed(skips), strict=True):
-            self.up.append(conv_norm_relu(width, out, 2, 2, transposed=True))
+            self.up.append(ConvNormReLU(width, out, 2, 2, transposed=True))
             self.decoders.append(residual_stage(out + skip, out, blocks))
             width = out
         self.final = SparseConv(width, classes, 1, bias=True)
@@ -110,4 +111,5 @@ class MinkUNetNetwork(nn.Module):
             x = encoder(down(x))
         for up, decoder, skip in zip(self.up, self.decoders, reversed(skips), strict=True):
             x = decoder(cat(up(x), skip))
-        return self.final(x).features
+        with torch.autocast(x.features.device.type, enabled=False):  # bfloat16 would make near logits equal
+            return self.final(x.replace(x.features.to(self.final.kernel.dtype))).features  # type: ignore[no-any-return]

@@ -198,3 +198,13 @@ def test_planes_and_layers_must_pair_up(make_context: MakeContext) -> None:
 def test_a_set_without_parts_is_skipped_with_the_reason() -> None:
     schema = DataSchema(Modality.POINTS, ("points", "label"), 1, 1, classes=("a", "b"))
     assert "point_label" in str(MinkUNet().skip(schema))
+
+
+def test_logits_are_not_rounded_under_autocast() -> None:
+    voxels = quantise(torch.rand(2, 200, 3, generator=torch.Generator().manual_seed(0)), 0.1)
+    net = MinkUNetNetwork(3, 5, (8, 16, 16, 8), (1, 1, 1, 1), 8, 3)
+    features = torch.randn(len(voxels.coordinates), 3, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(sparse_tensor(features, voxels.coordinates, 2))
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16()).float().mean() > 0.9

@@ -167,3 +167,13 @@ def test_full_fidelity_is_the_example_and_short_keeps_the_resolution() -> None:
     for name in ("planes", "layers", "stem_channels", "stem_stride", "stem_pool", "head", "norm", "dropout"):
         assert getattr(full, name) == getattr(defaults, name)
     assert short.stem_stride == 1
+
+
+def test_logits_are_not_rounded_under_autocast() -> None:
+    voxels = quantise(torch.rand(4, 200, 3, generator=torch.Generator().manual_seed(0)), 0.1)
+    net = SparseResNetNetwork(3, 5, planes=(8, 16), layers=(1, 1), stem_channels=8, head=False)
+    features = torch.randn(len(voxels.coordinates), 3, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(sparse_tensor(features, voxels.coordinates, 4))
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16()).float().mean() > 0.9

@@ -69,13 +69,14 @@ def spconv_layer(make: Callable[[Any], nn.Module], coordinates: Tensor, *, keep_
     return lambda: forward_backward(call, features, list(layer.parameters()))
 
 
-def own_layer(layer: nn.Module, coordinates: Tensor, *, keep_maps: bool) -> Run:
-    features = torch.randn(len(coordinates), CHANNELS, requires_grad=True)
+def own_layer(layer: nn.Module, coordinates: Tensor, *, keep_maps: bool, halves: bool) -> Run:
+    features = torch.randn(len(coordinates), CHANNELS, dtype=torch.bfloat16 if halves else None, requires_grad=True)
     manager = sparse_tensor(features, coordinates, ITEMS).manager
 
     def call(x: Tensor) -> Tensor:
         made: SparseTensor = SparseTensor(x, manager) if keep_maps else sparse_tensor(x, coordinates, ITEMS)
-        return layer(made).features
+        with torch.autocast("cpu", torch.bfloat16, enabled=halves):
+            return layer(made).features
 
     return lambda: forward_backward(call, features, list(layer.parameters()))
 
@@ -86,10 +87,13 @@ def beside(
     spconv: Callable[[Any], nn.Module],
     *,
     keep_maps: bool,
+    halves: bool = False,
 ) -> Callable[[int], Mapping[str, Run]]:
+    """``halves``: our features are bfloat16; the peers know float32 only."""
+
     def make(size: int) -> Mapping[str, Run]:
         coordinates = surfaces(size)
-        runs = {"own": own_layer(own(), coordinates, keep_maps=keep_maps)}
+        runs = {"own": own_layer(own(), coordinates, keep_maps=keep_maps, halves=halves)}
         if installed("MinkowskiEngine"):
             runs["MinkowskiEngine"] = minkowski_layer(minkowski, coordinates, keep_maps=keep_maps)
         if installed("spconv"):
@@ -99,16 +103,17 @@ def beside(
     return make
 
 
-def submanifold(*, keep_maps: bool) -> Callable[[int], Mapping[str, Run]]:
+def submanifold(*, keep_maps: bool, halves: bool = False) -> Callable[[int], Mapping[str, Run]]:
     return beside(
         lambda: SparseConv(CHANNELS, CHANNELS, 3),
         lambda engine: engine.MinkowskiConvolution(CHANNELS, CHANNELS, 3, dimension=3),
         lambda spconv: spconv.SubMConv3d(CHANNELS, CHANNELS, 3, bias=False, indice_key="map"),
         keep_maps=keep_maps,
+        halves=halves,
     )
 
 
-def down_and_up(*, keep_maps: bool) -> Callable[[int], Mapping[str, Run]]:
+def down_and_up(*, keep_maps: bool, halves: bool = False) -> Callable[[int], Mapping[str, Run]]:
     def minkowski(engine: Any) -> nn.Module:
         return nn.Sequential(
             engine.MinkowskiConvolution(CHANNELS, CHANNELS, 2, 2, dimension=3),
@@ -128,6 +133,7 @@ def down_and_up(*, keep_maps: bool) -> Callable[[int], Mapping[str, Run]]:
         minkowski,
         spconv,
         keep_maps=keep_maps,
+        halves=halves,
     )
 
 
@@ -141,6 +147,7 @@ def max_pool(*, keep_maps: bool) -> Callable[[int], Mapping[str, Run]]:
 
 
 WHAT = f"{CHANNELS} channels, forward + backward"
+HALVES = "own in bfloat16"  # beside peers in float32
 KERNELS = [
     Kernel(f"sparse convolution 3^3, {WHAT}, maps kept", SIZES, "voxels", submanifold(keep_maps=True), PEERS),
     Kernel(f"sparse convolution 3^3, {WHAT}, maps made", SIZES, "voxels", submanifold(keep_maps=False), PEERS),
@@ -149,6 +156,20 @@ KERNELS = [
     ),
     Kernel(
         f"sparse strided 2^3 and transposed, {WHAT}, maps made", SIZES, "voxels", down_and_up(keep_maps=False), PEERS
+    ),
+    Kernel(
+        f"sparse convolution 3^3, {WHAT}, maps kept, {HALVES}",
+        SIZES,
+        "voxels",
+        submanifold(keep_maps=True, halves=True),
+        PEERS,
+    ),
+    Kernel(
+        f"sparse strided 2^3 and transposed, {WHAT}, maps kept, {HALVES}",
+        SIZES,
+        "voxels",
+        down_and_up(keep_maps=True, halves=True),
+        PEERS,
     ),
     Kernel(f"sparse max pooling 2^3, {WHAT}, maps made", SIZES, "voxels", max_pool(keep_maps=False), PEERS),
 ]

@@ -11,13 +11,13 @@ from adlbench.benchmark.api import AdlbenchError, DataError
 from adlbench.methods.nn import sparse_coordinates
 from adlbench.methods.nn import sparse_tensor as sparse_tensor_module
 from adlbench.methods.nn.sparse_conv import (
+    ConvNormReLU,
     ResidualBlock,
     SparseBatchNorm,
     SparseConv,
     SparseGlobalPool,
     SparseInstanceNorm,
     SparsePool,
-    conv_norm_relu,
 )
 from adlbench.methods.nn.sparse_coordinates import KernelMap, TorchCoordinates, kernel_offsets
 from adlbench.methods.nn.sparse_tensor import SparseTensor, quantise, sparse_tensor
@@ -71,10 +71,10 @@ def assert_same(ours: Tensor, dense: Tensor, inputs: list[Tensor]) -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled; both ways of plain torch, and the mixtures of them that the number of neighbours leads to."""
     if request.param == "compiled":
-        if not sparse_coordinates.multiplies_compiled(torch.ones(1)):
+        if sparse_coordinates.compiled_products(torch.ones(1)) is None:
             pytest.skip("numba is not installed, or the processor has no AVX2")
         return
-    monkeypatch.setattr(sparse_coordinates, "multiplies_compiled", lambda features: False)
+    monkeypatch.setattr(sparse_coordinates, "compiled_products", lambda features: None)
     if request.param != "as it chooses":
         monkeypatch.setattr(KernelMap, "prefers_table", lambda self, channels: request.param == "by table")
 
@@ -205,9 +205,10 @@ def test_compiled_maps_are_those_of_torch_to_the_bit(
         )  # fmt: skip
 
 
-def test_compiled_maximum_is_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_maximum_is_torchs_to_the_bit(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    x = make_tensor(dtype=torch.float32)
+    x = make_tensor(dtype=dtype)
     features = x.features.detach().round().requires_grad_()  # many are equal
     found = []
     for compiled in (True, False):
@@ -371,9 +372,7 @@ def test_residual_block_starts_from_its_shortcut() -> None:
 @pytest.mark.usefixtures("way")
 def test_the_same_to_the_bit_each_time() -> None:
     x = make_tensor(dtype=torch.float32)
-    net = nn.Sequential(
-        conv_norm_relu(5, 16, 3), ResidualBlock(16, 16, 2), conv_norm_relu(16, 8, 2, 2, transposed=True)
-    )
+    net = nn.Sequential(ConvNormReLU(5, 16, 3), ResidualBlock(16, 16, 2), ConvNormReLU(16, 8, 2, 2, transposed=True))
     runs = []
     for _ in range(2):
         again = sparse_tensor(x.features, x.coordinates, ITEMS)
