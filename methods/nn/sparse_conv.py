@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adlbench.benchmark.api import AdlbenchError
 from adlbench.methods.nn.sparse_coordinates import on_tiles
 from adlbench.methods.nn.sparse_tensor import SparseTensor
 
@@ -139,12 +140,18 @@ class SparseDropout(nn.Dropout):
         return x.replace(super().forward(x.features))
 
 
+def checked_mode(mode: str) -> str:
+    if mode not in ("max", "mean", "sum"):
+        raise AdlbenchError(f"pooling mode '{mode}' is not one of max, mean, sum")
+    return mode
+
+
 class SparsePool(nn.Module):
     """``mode`` "max", "mean" or "sum" over the voxels present in each kernel."""
 
     def __init__(self, mode: str, kernel_size: int, stride: int):
         super().__init__()
-        self.mode, self.kernel_size, self.stride = mode, kernel_size, stride
+        self.mode, self.kernel_size, self.stride = checked_mode(mode), kernel_size, stride
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         out_stride = x.stride * self.stride
@@ -157,7 +164,7 @@ class SparseGlobalPool(nn.Module):
 
     def __init__(self, mode: str):
         super().__init__()
-        self.mode = mode
+        self.mode = checked_mode(mode)
 
     def forward(self, x: SparseTensor) -> Tensor:
         return x.manager.pool_items(x.features, x.stride, self.mode)

@@ -374,28 +374,41 @@ class TorchCoordinates(CoordinateManager):
     def convolve(
         self, features: Tensor, kernel: Tensor, stride: int, out_stride: int, kernel_size: int, dilation: int = 1
     ) -> Tensor:
+        if kernel.shape[:2] != (kernel_size**3, features.shape[1]):
+            raise AdlbenchError(
+                f"a kernel [K, Cin, Cout] of {list(kernel.shape)} on {features.shape[1]} channels, size {kernel_size}"
+            )
         if torch.is_autocast_enabled(features.device.type):
             features = features.to(torch.get_autocast_dtype(features.device.type))
+        # The tile unit's products round the kernel themselves, and not its gradient.
         halves = features.dtype == torch.bfloat16 and compiled_products(features) is not None
         if torch.is_autocast_enabled(features.device.type) and not halves:
-            kernel = kernel.to(
-                features.dtype
-            )  # the tile unit's products round it themselves, and do not round its gradient
+            kernel = kernel.to(features.dtype)
         if (
             kernel_size == 1 and stride == out_stride and not halves
         ):  # torch's is slow for few channels in half precision
             return features @ kernel[0]
         kernel_map = self.kernel_map(stride, out_stride, kernel_size, dilation)
+        self._check_rows(features, stride)
         return _Convolution.apply(features, kernel, kernel_map)  # type: ignore[no-any-return]
 
     def pool(self, features: Tensor, stride: int, out_stride: int, kernel_size: int, mode: str) -> Tensor:
         kernel_map = self.kernel_map(stride, out_stride, kernel_size)
+        self._check_rows(features, stride)
         if mode == "max":
             return _MaxPool.apply(features, kernel_map)  # type: ignore[no-any-return]
         sums: Tensor = _SumPool.apply(features, kernel_map)
         return sums if mode == "sum" else sums / kernel_map.counts.clamp(min=1)[:, None]
 
+    def _check_rows(self, features: Tensor, stride: int) -> None:
+        """What is compiled would read beyond its memory."""
+        if len(features) != len(self.coordinates(stride)):
+            raise AdlbenchError(
+                f"{len(features)} features on {len(self.coordinates(stride))} voxels of stride {stride}"
+            )
+
     def pool_items(self, features: Tensor, stride: int, mode: str) -> Tensor:
+        self._check_rows(features, stride)
         if mode != "max" or not compiled(features):
             return super().pool_items(features, stride, mode)
         items, rows = self.items(stride), torch.arange(len(features))  # items ascend

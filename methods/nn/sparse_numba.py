@@ -197,8 +197,9 @@ def _count_pairs(table: Integers, absent: int) -> int:
 
 def extremes(points: Tensor) -> tuple[list[float], list[float]]:
     """The least and the greatest of each column of ``points`` [N, 3]; not a number if one is."""
-    found = np.empty((2, 3), np.float32)
-    _extremes(points.numpy(), found)
+    array = points.numpy()
+    found = np.empty((2, 3), array.dtype)
+    _extremes(array, found)
     low, high = found.tolist()
     return low, high
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from adlbench.benchmark.api import AdlbenchError, DataError
+from adlbench.methods.nn.precision import at_least_float32
 
 BACKENDS = ("auto", "torch", "minkowski")
 
@@ -36,10 +37,11 @@ class Voxels:
     counts: Tensor  # int64 [V]: points in a voxel
 
     def average(self, values: Tensor) -> Tensor:
-        """The mean of ``values`` [B, P, C] over the points of each voxel: [V, C]."""
-        sums = values.new_zeros(len(self.coordinates), values.shape[-1])
-        sums.index_add_(0, self.point_to_voxel.flatten(), values.flatten(0, 1))
-        return sums / self.counts[:, None]
+        """The mean of ``values`` [B, P, C] over the points of each voxel: [V, C]. Sums are in at least float32."""
+        flat = at_least_float32(values).flatten(0, 1)
+        sums = flat.new_zeros(len(self.coordinates), flat.shape[1])
+        sums.index_add_(0, self.point_to_voxel.flatten(), flat)
+        return (sums / self.counts[:, None]).to(values.dtype)
 
     def labels(self, point_label: Tensor, ignore_label: int = -100) -> Tensor:
         """The label of each voxel [V]: that of its points [B, P] where they agree, ``ignore_label`` where they do not.
@@ -58,13 +60,13 @@ class Voxels:
 
 
 def quantise(points: Tensor, voxel_size: float) -> Voxels:
-    """The voxels that hold a point of ``points`` [B, P, 3]: floor(point / voxel_size).
+    """The voxels that hold a point of ``points`` [B, P, 3]: floor(point / voxel_size), in at least float32.
 
     Raises DataError for points that are not finite, or so far apart that voxels cannot be numbered.
     """
     if points.numel() == 0:
         raise DataError("a batch of point clouds without points; give every item at least one")
-    scaled = (points.detach().float() / voxel_size).floor().flatten(0, 1)  # [B * P, 3]
+    scaled = (at_least_float32(points.detach()) / voxel_size).floor().flatten(0, 1)  # [B * P, 3]
     if compiled(scaled):
         low, high = sparse_numba().extremes(scaled)
     else:
@@ -160,16 +162,17 @@ class CoordinateManager(ABC):
         return self.coordinates(stride)[:, 0].contiguous()
 
     def pool_items(self, features: Tensor, stride: int, mode: str) -> Tensor:
-        """``mode`` "max", "mean" or "sum" over all voxels of each item: [N, C] to [B, C]."""
+        """``mode`` "max", "mean" or "sum" over all voxels of each item: [N, C] to [B, C]; 0 for an item without voxels."""
         items = self.items(stride)
         if mode == "max":
             counts = torch.bincount(items, minlength=self.batch_size).tolist()
             grouped = features.index_select(0, items.argsort(stable=True))
-            return torch.stack([part.max(0).values for part in grouped.split(counts)])
+            nothing = features.new_zeros(features.shape[1])
+            return torch.stack([part.max(0).values if len(part) else nothing for part in grouped.split(counts)])
         sums = features.new_zeros(self.batch_size, features.shape[1]).index_add_(0, items, features)
         if mode == "sum":
             return sums
-        return sums / torch.bincount(items, minlength=self.batch_size)[:, None]
+        return sums / torch.bincount(items, minlength=self.batch_size).clamp(min=1)[:, None]
 
 
 @dataclass(frozen=True)

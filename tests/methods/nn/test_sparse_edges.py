@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adlbench.benchmark.api import AdlbenchError
 from adlbench.methods.nn.sparse_conv import (
     SparseBatchNorm,
     SparseConv,
@@ -97,3 +98,40 @@ def test_a_maximum_of_what_is_not_a_number_is_none() -> None:
     assert rows[0, -2, 0, 4][0].isnan()
     assert rows[0, -2, 0, 4][1] == -math.inf
     assert rows[2, -6, 2, 0].tolist() == [-1.0, -2.0]
+
+
+def test_an_item_without_voxels_pools_to_zero() -> None:
+    features = torch.tensor([[1.0, -2.0], [3.0, -4.0], [-5.0, 6.0], [7.0, 8.0]])
+    pooled = {mode: SparseGlobalPool(mode)(tensor(features)) for mode in ("max", "mean", "sum")}
+    assert pooled["max"].tolist() == [[3.0, 6.0], [0.0, 0.0], [7.0, 8.0]]
+    assert pooled["sum"].tolist() == [[-1.0, 0.0], [0.0, 0.0], [7.0, 8.0]]
+    torch.testing.assert_close(pooled["mean"], pooled["sum"] / torch.tensor([[3.0], [1.0], [1.0]]))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    conv = SparseConv(2, 3, 3)
+    with pytest.raises(AdlbenchError, match="on 5 channels"):
+        conv(tensor(torch.ones(4, 5)))
+    with pytest.raises(AdlbenchError, match="3 features on 4 voxels of stride 1"):
+        conv(tensor(torch.ones(3, 2)))
+    for layer in (SparsePool("max", 2, 2), SparsePool("sum", 2, 2), SparseGlobalPool("max")):
+        with pytest.raises(AdlbenchError, match="3 features on 4 voxels"):
+            layer(tensor(torch.ones(3, 2)))
+    for make in (lambda: SparsePool("median", 2, 2), lambda: SparseGlobalPool("median")):
+        with pytest.raises(AdlbenchError, match="'median' is not one of"):
+            make()
+
+
+def test_points_in_double_precision_far_from_the_origin() -> None:
+    """One centimetre apart, five thousand kilometres away: in float32 half a metre is one number there."""
+    points = torch.tensor([[[5e6, 0.0, 0.0], [5e6 + 0.015, 0.0, 0.0], [5e6 + 0.025, 0.0, 0.0]]], dtype=torch.float64)
+    assert quantise(points, 0.01).coordinates[:, 1].diff().tolist() == [1, 1]
+
+
+def test_averages_of_bfloat16_are_summed_in_float32() -> None:
+    values = torch.ones(1, 1000, 1).bfloat16()
+    values[0, 0] = 256  # 256 + 1 is 256 in bfloat16
+    voxels = quantise(torch.zeros(1, 1000, 3), 1.0)
+    average = voxels.average(values)
+    assert average.dtype == torch.bfloat16
+    assert float(average) == pytest.approx((256 + 999) / 1000, rel=2**-8)
