@@ -83,3 +83,4 @@ constraints: $(VENV)/.core
 
 clean:
 	rm -rf build $(VENV)
+	find methods -name '*.nb[ci]' -delete
