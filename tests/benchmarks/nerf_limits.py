@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from occupancy_speed import plain_layers
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -67,8 +68,10 @@ def main(dataset: str = "tabletop") -> None:
                 step(method)
             seconds, operations = [], []
             for _ in range(STEPS):  # in turn: the number of samples changes from step to step
-                seconds.append(step(method))
-                with FlopCounterMode(display=False) as counter:
+                seconds += [step(method) for _ in range(2)][
+                    1:
+                ]  # the first finds the caches as the plain layers leave them
+                with plain_layers(), FlopCounterMode(display=False) as counter:  # it sees torch's products only
                     step(method)
                 operations.append(counter.get_total_flops())
             with profile(activities=[ProfilerActivity.CPU]) as profiled:
