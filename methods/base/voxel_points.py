@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,6 +46,19 @@ class VoxelMethod(SupervisedMethod):
             raise AdlbenchError(f"voxel_size {self.voxel_size} must be positive")
         self.resolved_backend = resolve_backend(self.backend, context.device)
         super().setup(data, context)
+        if data.present and context.device.type == "cpu":
+            self.compile_loops(data)
+
+    def compile_loops(self, data: TrainingData) -> None:
+        """Take what numba compiles for the first step out of the training's time: some seconds, once on a machine.
+
+        A step of a copy, whose dropout draws numbers that nobody else would have had.
+        """
+        net = copy.deepcopy(self.net)
+        with torch.random.fork_rng(devices=[]):
+            with self.context.autocast():
+                terms = self.loss(net, data.train.batch(range(min(2, len(data.train)))))
+            terms["loss"].backward()
 
     def skip(self, schema: DataSchema) -> str | None:
         if "normals" in self.features and "normals" not in schema.fields:
