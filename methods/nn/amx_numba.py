@@ -205,10 +205,6 @@ def store_sums_of_16(address: int, bytes_a_row: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
-_FLOATS, _BITS, _SHORTS = (ir.VectorType(kind, 16) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(16)))
-_ZERO = ir.Constant(_FLOATS, None)
-
-
 class _BFloat(ir.Type):  # type: ignore[misc]
     """LLVM's bfloat, which llvmlite lacks."""
 
@@ -222,136 +218,164 @@ class _BFloat(ir.Type):  # type: ignore[misc]
         return hash(_BFloat)
 
 
-class _Row:
-    """Writes instructions on 32 numbers: two vectors in float32, or one in bfloat16."""
+SHORTS, FLOATS = ir.VectorType(ir.IntType(16), SIDE), ir.VectorType(ir.FloatType(), SIDE)
+_BITS, _HALVES = ir.VectorType(ir.IntType(32), SIDE), ir.VectorType(_BFloat(), SIDE)
+_NAMES = {SHORTS: "v32i16", FLOATS: "v32f32"}
+
+
+class Rows:
+    """Writes instructions on rows of 32 numbers, of which the first ``columns`` exist."""
 
     def __init__(self, builder: Any):
         self.builder = builder
 
-    def pointer(self, address: Any, place: int, kind: Any) -> Any:
-        return self.builder.inttoptr(self.builder.add(address, _WORD(place)), kind.as_pointer())
+    def pointer(self, address: Any, kind: Any) -> Any:
+        return self.builder.inttoptr(address, kind.as_pointer())
 
-    def floats(self, address: Any) -> list[Any]:
-        return [self.builder.load(self.pointer(address, place, _FLOATS), align=4) for place in (0, 64)]
+    def lanes(self, columns: Any) -> Any:
+        count = self.builder.trunc(columns, ir.IntType(16))
+        undefined = ir.Constant(SHORTS, ir.Undefined)
+        single = self.builder.insert_element(undefined, count, ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), SIDE), None)
+        spread = self.builder.shuffle_vector(single, undefined, places)
+        return self.builder.icmp_signed("<", ir.Constant(SHORTS, list(range(SIDE))), spread)
 
-    def halves(self, address: Any) -> list[Any]:
-        """What lies there in bfloat16, as vectors of 16 bits."""
-        return [self.builder.load(self.pointer(address, place, _SHORTS), align=2) for place in (0, 32)]
+    def load(self, address: Any, columns: Any, kind: Any) -> Any:
+        """Zero where there is no column."""
+        size, nothing = ir.IntType(32)(2), ir.Constant(kind, None)
+        arguments = self.pointer(address, kind), size, self.lanes(columns), nothing
+        return _call(self.builder, f"llvm.masked.load.{_NAMES[kind]}.p0", *arguments, result=kind)
 
-    def put_floats(self, values: list[Any], address: Any) -> None:
-        for place, value in zip((0, 64), values, strict=True):
-            self.builder.store(value, self.pointer(address, place, _FLOATS), align=4)
+    def halves(self, address: Any, columns: Any = None) -> Any:
+        """What lies there in bfloat16, as 16 bits each; all 32 without ``columns``."""
+        if columns is None:
+            return self.builder.load(self.pointer(address, SHORTS), align=2)
+        return self.load(address, columns, SHORTS)
 
-    def put_rounded(self, values: list[Any], address: Any) -> None:
-        kind = ir.VectorType(_BFloat(), 32)
-        rounded = _call(self.builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", *values[::-1], result=kind)
-        self.builder.store(rounded, self.pointer(address, 0, kind), align=2)
+    def widened(self, address: Any, columns: Any) -> Any:
+        return self.widen(self.halves(address, columns))
 
-    def widen(self, halves: list[Any]) -> list[Any]:
+    def widen(self, halves: Any) -> Any:
         """Numbers in bfloat16 as float32: they are its upper halves."""
-        shift = ir.Constant(_BITS, [16] * 16)
-        return [self.builder.bitcast(self.builder.shl(self.builder.zext(x, _BITS), shift), _FLOATS) for x in halves]
+        bits = self.builder.zext(halves, _BITS)
+        return self.builder.bitcast(self.builder.shl(bits, ir.Constant(_BITS, [16] * SIDE)), FLOATS)
 
-    def mix(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        """A vector of the chosen lanes of a and b, those of b counted after those of a."""
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+    def floats(self, address: Any) -> Any:
+        return self.builder.load(self.pointer(address, FLOATS), align=4)
 
-    def add(self, a: list[Any], b: list[Any]) -> list[Any]:
-        return [self.builder.fadd(x, y) for x, y in zip(a, b, strict=True)]
+    def store(self, value: Any, address: Any, columns: Any) -> None:
+        arguments = value, self.pointer(address, value.type), ir.IntType(32)(2), self.lanes(columns)
+        _call(self.builder, f"llvm.masked.store.{_NAMES[value.type]}.p0", *arguments)
 
-    def where(self, conditions: list[Any], values: list[Any]) -> list[Any]:
-        """The values, and zero where a condition does not hold."""
-        return [self.builder.select(c, v, _ZERO) for c, v in zip(conditions, values, strict=True)]
+    def put(self, value: Any, address: Any) -> None:
+        self.builder.store(value, self.pointer(address, value.type), align=2)
+
+    def rounded(self, floats: Any) -> Any:
+        """32 float32 as 32 bfloat16."""
+        low, high = (self.shuffle(floats, floats, range(start, start + 16)) for start in (0, 16))
+        halves = _call(self.builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", high, low, result=_HALVES)
+        return self.builder.bitcast(halves, SHORTS)
+
+    def shuffle(self, a: Any, b: Any, places: Any) -> Any:
+        """A vector of the chosen places of a and b, those of b counted after those of a."""
+        places = list(places)
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
+
+    def pairs(self, first: Any, second: Any) -> list[Any]:
+        """Two rows number by number: the first 16 of each, and the others."""
+        halves = ([place for n in range(start, start + 16) for place in (n, SIDE + n)] for start in (0, 16))
+        return [self.shuffle(first, second, places) for places in halves]
 
 
-def _on_row(addresses: int, write: Callable[..., None]) -> Any:
-    """A compiled function of so many addresses, whose instructions ``write`` gives."""
+def instructions(write: Callable[..., None]) -> Callable[..., Any]:
+    """What an intrinsic's second result is, for one that ``write(rows, *arguments)`` gives."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        write(_Row(builder), *arguments)
+        write(Rows(builder), *arguments)
         return context.get_dummy_value()
 
-    signature = types.void(*[types.intp] * addresses)
-    if addresses == 2:
-
-        @_intrinsic
-        def two(typing: Any, a: Any, b: Any) -> Any:
-            return signature, build
-
-        return two
-    if addresses == 3:
-
-        @_intrinsic
-        def three(typing: Any, a: Any, b: Any, c: Any) -> Any:
-            return signature, build
-
-        return three
-
-    @_intrinsic
-    def four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-        return signature, build
-
-    return four
+    return build
 
 
-def _round_row(row: _Row, values: Any, to: Any) -> None:
-    row.put_rounded(row.floats(values), to)
+@_intrinsic
+def round_row(typing: Any, row: Any, to: Any) -> Any:
+    """32 numbers from float32 to bfloat16."""
+
+    def write(rows: Rows, row: Any, to: Any) -> None:
+        rows.put(rows.rounded(rows.floats(row)), to)
+
+    return types.void(*[types.intp] * 2), instructions(write)
 
 
-def _copy_row(row: _Row, values: Any, to: Any) -> None:
-    for place, each in zip((0, 32), row.halves(values), strict=True):
-        row.builder.store(each, row.pointer(to, place, _SHORTS), align=2)
+@_intrinsic
+def copy_row(typing: Any, row: Any, to: Any) -> Any:
+    """32 numbers in bfloat16."""
+
+    def write(rows: Rows, row: Any, to: Any) -> None:
+        rows.put(rows.halves(row), to)
+
+    return types.void(*[types.intp] * 2), instructions(write)
 
 
-def _rectify_row(row: _Row, values: Any, bias: Any, to: Any) -> None:
-    biased = row.add(row.floats(values), row.floats(bias))
-    passed = [row.builder.fcmp_unordered(">", each, _ZERO) for each in biased]  # what is not a number stays seen
-    row.put_rounded(row.where(passed, biased), to)
+@_intrinsic
+def rectify_row(typing: Any, row: Any, bias: Any, to: Any) -> Any:
+    """32 sums plus biases, float32, where that is positive, else 0, to bfloat16; what is not a number stays seen."""
+
+    def write(rows: Rows, row: Any, bias: Any, to: Any) -> None:
+        zero = ir.Constant(FLOATS, None)
+        biased = rows.builder.fadd(rows.floats(row), rows.floats(bias))
+        passed = rows.builder.fcmp_unordered(">", biased, zero)
+        rows.put(rows.rounded(rows.builder.select(passed, biased, zero)), to)
+
+    return types.void(*[types.intp] * 3), instructions(write)
 
 
-def _rectify_gradient(row: _Row, gradient: Any, rectified: Any, total: Any, to: Any) -> None:
-    nothing = ir.Constant(_SHORTS, None)
-    values, places = row.halves(gradient), (0, 32)
-    passed = [row.builder.icmp_unsigned("!=", each, nothing) for each in row.halves(rectified)]
-    kept = [row.builder.select(c, v, nothing) for c, v in zip(passed, values, strict=True)]
-    for place, each in zip(places, kept, strict=True):
-        row.builder.store(each, row.pointer(to, place, _SHORTS), align=2)
-    row.put_floats(row.add(row.floats(total), row.widen(kept)), total)
+@_intrinsic
+def rectify_gradient(typing: Any, gradient: Any, rectified: Any, total: Any, to: Any) -> Any:
+    """32 gradients in bfloat16 where something was rectified, else 0; they are added to the totals, float32, too."""
+
+    def write(rows: Rows, gradient: Any, rectified: Any, total: Any, to: Any) -> None:
+        nothing = ir.Constant(SHORTS, None)
+        passed = rows.builder.icmp_unsigned("!=", rows.halves(rectified), nothing)
+        kept = rows.builder.select(passed, rows.halves(gradient), nothing)
+        rows.put(kept, to)
+        rows.put(rows.builder.fadd(rows.floats(total), rows.widen(kept)), total)
+
+    return types.void(*[types.intp] * 4), instructions(write)
 
 
-def _pair_rows(row: _Row, first: Any, second: Any, to: Any, other: Any) -> None:
-    for a, b, place in zip(row.halves(first), row.halves(second), (to, other), strict=True):
-        pairs = row.mix(a, b, [lane + 16 * half for lane in range(16) for half in range(2)])
-        row.builder.store(pairs, row.pointer(place, 0, pairs.type), align=2)
+@_intrinsic
+def pair_rows(typing: Any, first: Any, second: Any, to: Any, other: Any) -> Any:
+    """32 numbers of two rows in bfloat16 in pairs, of the first 16 columns and of the others: two rows of packed tiles."""
+
+    def write(rows: Rows, first: Any, second: Any, to: Any, other: Any) -> None:
+        for pairs, place in zip(rows.pairs(rows.halves(first), rows.halves(second)), (to, other), strict=True):
+            rows.put(pairs, place)
+
+    return types.void(*[types.intp] * 4), instructions(write)
 
 
-def _turn_tile(row: _Row, source: Any, bytes_a_source: Any, to: Any, bytes_a_row: Any) -> None:
-    starts = [row.builder.add(source, row.builder.mul(bytes_a_source, _WORD(place))) for place in range(16)]
-    rows = [row.builder.load(row.pointer(start, 0, _BITS), align=2) for start in starts]
-    for step in (1, 2, 4, 8):  # swaps the off-diagonal halves of blocks of twice as many rows and columns
-        for place in (place for place in range(16) if not place & step):
-            a, b = rows[place], rows[place + step]
-            rows[place] = row.mix(a, b, [lane if not lane & step else lane - step + 16 for lane in range(16)])
-            rows[place + step] = row.mix(a, b, [lane + step if not lane & step else lane + 16 for lane in range(16)])
-    for place, each in enumerate(rows):
-        start = row.builder.add(to, row.builder.mul(bytes_a_row, _WORD(place)))
-        row.builder.store(each, row.pointer(start, 0, _BITS), align=4)
+@_intrinsic
+def turn_tile(typing: Any, source: Any, bytes_a_source: Any, to: Any, bytes_a_row: Any) -> Any:
+    """The transpose of 16 pairs in each of 16 rows. Rows of a matrix become a tile of the packed right operand whose columns they
+    are; a packed tile becomes rows of the left operand whose columns it has."""
 
+    def write(rows: Rows, source: Any, bytes_a_source: Any, to: Any, bytes_a_row: Any) -> None:
+        builder, kind = rows.builder, ir.VectorType(ir.IntType(32), 16)
 
-# Each for 32 numbers. (from float32, to bfloat16)
-round_row = _on_row(2, _round_row)
-# (from bfloat16, to bfloat16)
-copy_row = _on_row(2, _copy_row)
-# (sums float32, biases float32, to bfloat16): the sum plus the bias where that is positive, else 0
-rectify_row = _on_row(3, _rectify_row)
-# (gradients bfloat16, what was rectified bfloat16, totals float32, to bfloat16): the gradient where something passed, else 0;
-# it is added to the totals too
-rectify_gradient = _on_row(4, _rectify_gradient)
-# (two rows bfloat16, to, to): their numbers in pairs, of the first 16 columns and of the others: two rows of packed tiles
-pair_rows = _on_row(4, _pair_rows)
-# (16 rows, bytes a row, to, bytes a row there): the transpose of 16 pairs in each of 16 rows. Rows of a matrix become a tile of
-# the packed right operand whose columns they are; a packed tile becomes rows of the left operand whose columns it has.
-turn_tile = _on_row(4, _turn_tile)
+        def line(start: Any, bytes_each: Any, place: int) -> Any:
+            return rows.pointer(builder.add(start, builder.mul(bytes_each, _WORD(place))), kind)
+
+        lines = [builder.load(line(source, bytes_a_source, place), align=2) for place in range(16)]
+        for step in (1, 2, 4, 8):  # swaps the off-diagonal halves of blocks of twice as many rows and columns
+            for place in (place for place in range(16) if not place & step):
+                a, b = lines[place], lines[place + step]
+                lines[place] = rows.shuffle(a, b, [n if not n & step else n - step + 16 for n in range(16)])
+                lines[place + step] = rows.shuffle(a, b, [n + step if not n & step else n + 16 for n in range(16)])
+        for place, each in enumerate(lines):
+            builder.store(each, line(to, bytes_a_row, place), align=4)
+
+    return types.void(*[types.intp] * 4), instructions(write)
 
 
 @_jit

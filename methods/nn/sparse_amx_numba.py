@@ -12,7 +12,6 @@ any number of threads. Numbers below 2^-126 count as zero, in what comes in and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -239,147 +238,78 @@ def _pack_rows(
 
 
 # ---------------------------------------------------------------------------------------------------------- instructions
-_SHORTS = ir.VectorType(ir.IntType(16), SIDE)
-_BITS, _FLOATS = ir.VectorType(ir.IntType(32), SIDE), ir.VectorType(ir.FloatType(), SIDE)
-_HALVES = ir.VectorType(amx._BFloat(), SIDE)
-_NAMES = {_SHORTS: "v32i16", _FLOATS: "v32f32"}
-
-
-class Rows:
-    """Writes instructions on rows of 32 numbers, of which the first ``columns`` exist."""
-
-    def __init__(self, builder: Any):
-        self.builder = builder
-
-    def pointer(self, address: Any, kind: Any) -> Any:
-        return self.builder.inttoptr(address, kind.as_pointer())
-
-    def lanes(self, columns: Any) -> Any:
-        count = self.builder.trunc(columns, ir.IntType(16))
-        undefined = ir.Constant(_SHORTS, ir.Undefined)
-        single = self.builder.insert_element(undefined, count, ir.IntType(32)(0))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), SIDE), None)
-        spread = self.builder.shuffle_vector(single, undefined, places)
-        return self.builder.icmp_signed("<", ir.Constant(_SHORTS, list(range(SIDE))), spread)
-
-    def load(self, address: Any, columns: Any, kind: Any) -> Any:
-        """Zero where there is no column."""
-        size, nothing = ir.IntType(32)(2), ir.Constant(kind, None)
-        arguments = self.pointer(address, kind), size, self.lanes(columns), nothing
-        return amx._call(self.builder, f"llvm.masked.load.{_NAMES[kind]}.p0", *arguments, result=kind)
-
-    def halves(self, address: Any, columns: Any) -> Any:
-        return self.load(address, columns, _SHORTS)
-
-    def widened(self, address: Any, columns: Any) -> Any:
-        return self.widen(self.halves(address, columns))
-
-    def widen(self, halves: Any) -> Any:
-        """Numbers in bfloat16 as float32: they are its upper halves."""
-        bits = self.builder.zext(halves, _BITS)
-        return self.builder.bitcast(self.builder.shl(bits, ir.Constant(_BITS, [16] * SIDE)), _FLOATS)
-
-    def floats(self, address: Any) -> Any:
-        return self.builder.load(self.pointer(address, _FLOATS), align=4)
-
-    def store(self, value: Any, address: Any, columns: Any) -> None:
-        arguments = value, self.pointer(address, value.type), ir.IntType(32)(2), self.lanes(columns)
-        amx._call(self.builder, f"llvm.masked.store.{_NAMES[value.type]}.p0", *arguments)
-
-    def put(self, value: Any, address: Any) -> None:
-        self.builder.store(value, self.pointer(address, value.type), align=2)
-
-    def rounded(self, floats: Any) -> Any:
-        """32 float32 as 32 bfloat16."""
-        low, high = (self.shuffle(floats, floats, range(start, start + 16)) for start in (0, 16))
-        halves = amx._call(self.builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", high, low, result=_HALVES)
-        return self.builder.bitcast(halves, _SHORTS)
-
-    def shuffle(self, a: Any, b: Any, places: Any) -> Any:
-        places = list(places)
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
-
-
-def instructions(write: Callable[..., None]) -> Callable[..., Any]:
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        write(Rows(builder), *arguments)
-        return context.get_dummy_value()
-
-    return build
-
-
 @_intrinsic
 def _copy(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """bfloat16, with zeros up to 32."""
 
-    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+    def write(rows: amx.Rows, row: Any, columns: Any, to: Any) -> None:
         rows.put(rows.halves(row, columns), to)
 
-    return types.void(*[types.intp] * 3), instructions(write)
+    return types.void(*[types.intp] * 3), amx.instructions(write)
 
 
 @_intrinsic
 def _round_from(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From float32 to bfloat16, with zeros up to 32."""
 
-    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
-        rows.put(rows.rounded(rows.load(row, columns, _FLOATS)), to)
+    def write(rows: amx.Rows, row: Any, columns: Any, to: Any) -> None:
+        rows.put(rows.rounded(rows.load(row, columns, amx.FLOATS)), to)
 
-    return types.void(*[types.intp] * 3), instructions(write)
+    return types.void(*[types.intp] * 3), amx.instructions(write)
 
 
 @_intrinsic
 def _round_to(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From 32 float32 to ``columns`` bfloat16."""
 
-    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+    def write(rows: amx.Rows, row: Any, columns: Any, to: Any) -> None:
         floats = rows.floats(row)
         rows.store(rows.rounded(floats), to, columns)
 
-    return types.void(*[types.intp] * 3), instructions(write)
+    return types.void(*[types.intp] * 3), amx.instructions(write)
 
 
 @_intrinsic
 def _copy_floats(typing: Any, row: Any, columns: Any, to: Any) -> Any:
     """From 32 float32 to ``columns``."""
 
-    def write(rows: Rows, row: Any, columns: Any, to: Any) -> None:
+    def write(rows: amx.Rows, row: Any, columns: Any, to: Any) -> None:
         rows.store(rows.floats(row), to, columns)
 
-    return types.void(*[types.intp] * 3), instructions(write)
+    return types.void(*[types.intp] * 3), amx.instructions(write)
 
 
 @_intrinsic
 def _add_16(typing: Any, row: Any, to: Any) -> Any:
     """16 float32 to 16 others."""
 
-    def write(rows: Rows, row: Any, to: Any) -> None:
+    def write(rows: amx.Rows, row: Any, to: Any) -> None:
         kind = ir.VectorType(ir.FloatType(), 16)
         one, other = (rows.builder.load(rows.pointer(each, kind), align=4) for each in (row, to))
         rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, kind), align=4)
 
-    return types.void(types.intp, types.intp), instructions(write)
+    return types.void(types.intp, types.intp), amx.instructions(write)
 
 
 @_intrinsic
 def _add(typing: Any, row: Any, to: Any) -> Any:
     """32 float32 to 32 others."""
 
-    def write(rows: Rows, row: Any, to: Any) -> None:
+    def write(rows: amx.Rows, row: Any, to: Any) -> None:
         one, other = rows.floats(row), rows.floats(to)
-        rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, _FLOATS), align=4)
+        rows.builder.store(rows.builder.fadd(one, other), rows.pointer(to, amx.FLOATS), align=4)
 
-    return types.void(types.intp, types.intp), instructions(write)
+    return types.void(types.intp, types.intp), amx.instructions(write)
 
 
 @_intrinsic
 def _interleave(typing: Any, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> Any:
     """Two rows of bfloat16, number by number: the first 16 of each to ``low``, the others to ``high``."""
 
-    def write(rows: Rows, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> None:
-        first, second = rows.halves(a, columns_a), rows.halves(b, columns_b)
-        for start, to in ((0, low), (16, high)):
-            places = [place for n in range(start, start + 16) for place in (n, SIDE + n)]
-            rows.put(rows.shuffle(first, second, places), to)
+    def write(rows: amx.Rows, a: Any, columns_a: Any, b: Any, columns_b: Any, low: Any, high: Any) -> None:
+        for pairs, to in zip(
+            rows.pairs(rows.halves(a, columns_a), rows.halves(b, columns_b)), (low, high), strict=True
+        ):
+            rows.put(pairs, to)
 
-    return types.void(*[types.intp] * 6), instructions(write)
+    return types.void(*[types.intp] * 6), amx.instructions(write)

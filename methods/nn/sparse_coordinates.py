@@ -384,9 +384,8 @@ class TorchCoordinates(CoordinateManager):
         halves = features.dtype == torch.bfloat16 and compiled_products(features) is not None
         if torch.is_autocast_enabled(features.device.type) and not halves:
             kernel = kernel.to(features.dtype)
-        if (
-            kernel_size == 1 and stride == out_stride and not halves
-        ):  # torch's is slow for few channels in half precision
+        # torch's product is slow for few channels in half precision
+        if kernel_size == 1 and stride == out_stride and not halves:
             return features @ kernel[0]
         kernel_map = self.kernel_map(stride, out_stride, kernel_size, dilation)
         self._check_rows(features, stride)

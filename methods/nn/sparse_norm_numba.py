@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adlbench.methods.nn.sparse_amx_numba import SIDE, Rows, instructions
+from adlbench.methods.nn.amx_numba import SIDE, Rows, instructions
 from adlbench.methods.nn.sparse_numba import share
 
 Floats = NDArray[np.floating]
