@@ -224,7 +224,8 @@ class NeRF(PerSceneMethod):
             self.field = RadianceField(self, data.schema).to(context.device)
         # eps is the default of the released code's framework
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
-        self.compile_loops()
+        if data.present:
+            self.compile_loops()
 
     def compile_loops(self) -> None:
         """Take what numba compiles for the first step out of the training's time: seconds, once on a machine."""

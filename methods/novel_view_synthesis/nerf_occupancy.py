@@ -153,7 +153,8 @@ class OccupancyNeRF(NeRF):
         self.optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, eps=1e-7, fused=True)
         self.rays_a_step = max(1, self.batch_samples // self.steps_across)
         self.leave_out = True
-        self.compile_loops()
+        if data.present:
+            self.compile_loops()
 
     def render_for_loss(self, rays: Rays, generator: torch.Generator) -> Tensor:
         field: OccupancyField = self.field  # type: ignore[assignment]
